@@ -1,0 +1,48 @@
+# `make` alone lists the targets. Each installs what it needs into .venv first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+OUT ?= demo
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check lint types format bench-l2 clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/installed ## Install hiprobe with all extras into .venv
+
+$(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hiprobe needs Python 3.11 or newer; set PYTHON=…")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[extract,dev]'
+	@touch $@
+
+demo: install ## Run the whole path on generated clips; ends with AUC, AP and a report
+	$(BIN)/hiprobe demo $(OUT)
+
+test: install ## Run all tests
+	$(BIN)/python -m pytest
+
+check: lint types test ## Lint, types and tests
+
+lint: install ## Check style with ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# The stages' folders lie at the top level; mypy needs to see them below one folder `hiprobe`.
+types: install ## Check types with mypy
+	@mkdir -p build/types/hiprobe
+	@for stage in store extract probe evaluate cli; do ln -sfn $(CURDIR)/$$stage build/types/hiprobe/$$stage; done
+	cd build/types && MYPYPATH=. $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml --namespace-packages --explicit-package-bases hiprobe
+
+format: install ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-l2: install ## Held-out AUC of the scorer's L2 strengths on the demo's store
+	$(BIN)/python benchmarks/l2_strength.py $(OUT)/features.zarr
+
+clean: ## Remove everything that make built
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

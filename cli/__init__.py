@@ -1,0 +1,1 @@
+"""The command `hiprobe`: the stages' commands put together."""

@@ -1,0 +1,5 @@
+"""``python -m hiprobe.cli``."""
+
+from hiprobe.cli.main import main
+
+main()

@@ -1,0 +1,76 @@
+"""`hiprobe demo`: the whole path on generated clips and a tiny model, by the users' commands."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hiprobe.store.errors import HiProbeError
+
+NUM_VIDEOS = 48
+
+
+def demo(
+    out: Annotated[Path, typer.Argument(help="Folder for everything it makes.")] = Path("demo"),
+    seed: Annotated[int, typer.Option(help="Of the clips and of the model's weights.")] = 0,
+) -> None:
+    """Run manifest, extract, probe and evaluate on generated clips, offline, without a GPU."""
+    started = time.monotonic()
+    videos, model, store = out / "videos", out / "model", out / "features.zarr"
+    probe, results = out / "probe.json", out / "results"
+    _make_inputs(videos, model, seed)
+    manifest = out / "manifest.csv"
+    for command in (
+        ["manifest", "folder", videos, "--annotations", videos / "annotations.csv"]
+        + ["--out", manifest],
+        ["extract", manifest, store, "--model", model],
+        ["probe", store, probe],
+        ["evaluate", store, probe, results],
+    ):
+        _run([str(part) for part in command])
+    print(f"\ndemo done in {time.monotonic() - started:.0f} s")
+
+
+def _make_inputs(videos: Path, model: Path, seed: int) -> None:
+    """Generate the clips and the model, unless an earlier run made the same ones."""
+    from hiprobe.extract.cli import require_extract
+
+    require_extract()
+    from rich.progress import Progress
+
+    from hiprobe.extract.demo.clips import plan_clips, write_clips
+    from hiprobe.extract.demo.model import build_random_model
+
+    done = videos.parent / f"inputs-seed-{seed}.done"
+    if done.exists():
+        return
+    if any(videos.parent.glob("*")):
+        raise HiProbeError(
+            f"{videos.parent}: holds something else, or an unfinished demo. Expected an empty or "
+            "new folder; give another one, or remove it."
+        )
+    print(f"Generating {NUM_VIDEOS} surveillance-like clips in {videos}")
+    with Progress(transient=True) as bar:
+        task = bar.add_task("rendering", total=NUM_VIDEOS)
+        clips = plan_clips(NUM_VIDEOS, seed)
+        write_clips(clips, videos, lambda count: bar.update(task, completed=count))
+    build_random_model(model, seed)
+    print(
+        f"Made a tiny Qwen2.5-VL in {model}. Its weights are RANDOM: it has learned nothing, so the\n"
+        "figures below show that the path works, not what a real model scores."
+    )
+    done.touch()
+
+
+def _run(arguments: list[str]) -> None:
+    """Print a command as a user would type it, and run it in a process of its own."""
+    print(f"\n$ hiprobe {shlex.join(arguments)}", flush=True)
+    code = subprocess.call([sys.executable, "-m", "hiprobe.cli", *arguments])
+    if code:
+        raise typer.Exit(code)

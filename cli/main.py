@@ -1,0 +1,54 @@
+"""Puts the stages' commands together and prints users' errors as one plain message."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+import hiprobe.cli.demo
+import hiprobe.cli.store
+import hiprobe.evaluate.cli
+import hiprobe.extract.cli
+import hiprobe.probe.cli
+from hiprobe.store.errors import HiProbeError
+
+EXIT_USER_ERROR = 1
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="hiprobe",
+    help="Probe the hidden states of frozen multimodal LLMs for video anomaly detection.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+manifest = typer.Typer(help="Make a manifest: which videos there are, and their labels.")
+store = typer.Typer(help="Look into a feature store.")
+
+app.add_typer(manifest, name="manifest", no_args_is_help=True)
+app.command()(hiprobe.extract.cli.extract)
+app.command()(hiprobe.probe.cli.probe)
+app.command()(hiprobe.evaluate.cli.evaluate)
+app.add_typer(store, name="store", no_args_is_help=True)
+app.command()(hiprobe.cli.demo.demo)
+manifest.command("folder")(hiprobe.extract.cli.manifest_folder)
+manifest.command("ucf-crime")(hiprobe.evaluate.cli.manifest_ucf_crime)
+manifest.command("xd-violence")(hiprobe.evaluate.cli.manifest_xd_violence)
+store.command("info")(hiprobe.cli.store.info)
+
+
+def main() -> None:
+    """Run the command line; the one place where users' errors become messages."""
+    try:
+        app()
+    except HiProbeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on where it was", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,343 @@
+"""The evaluation job: store + `probe.json` → scores, intervals, metrics, report.
+
+Run by ``hiprobe evaluate``. Needs no GPU, no torch, no model and no video file.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hiprobe.evaluate.ground_truth import anomalous_frame_counts, clip_annotations
+from hiprobe.evaluate.localization import DEFAULT_SIGMA, intervals, smooth
+from hiprobe.evaluate.report import ReportContent, ReportVideo, write_report
+from hiprobe.evaluate.scored import ScoredSegments, measure
+from hiprobe.store import (
+    DONE,
+    FeatureStore,
+    HiProbeError,
+    ManifestError,
+    Probe,
+    StoreError,
+    format_annotations,
+    read_manifest,
+)
+
+CURVE_POINTS = 500
+LIBRARIES = ("hiprobe", "numpy", "scipy", "scikit-learn", "zarr")
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """One evaluation.
+
+    Attributes
+    ----------
+    store, probe, results : Path
+    split : str
+        Videos to evaluate.
+    sigma : float
+        Width of the smoothing kernel in segments.
+    threshold : float or None
+        None takes the probe's.
+    num_resamples, seed : int
+        Of the bootstrap over videos.
+    manifest : Path or None
+        Labels, splits and annotations from here instead of the store's.
+    """
+
+    store: Path
+    probe: Path
+    results: Path
+    split: str = "test"
+    sigma: float = DEFAULT_SIGMA
+    threshold: float | None = None
+    num_resamples: int = 1000
+    seed: int = 0
+    manifest: Path | None = None
+
+
+def run_evaluate(
+    config: EvaluateConfig, on_step: Callable[[str], None] = lambda step: None
+) -> dict[str, Any]:
+    """Score the test videos, measure, and write the results' folder.
+
+    Returns
+    -------
+    dict
+        The content of ``metrics.json``.
+
+    Raises
+    ------
+    HiProbeError
+        The probe is of another model, training and test videos overlap, there are no test
+        videos, or an annotation does not fit its video.
+    """
+    store, probe = FeatureStore.open(config.store), Probe.load(config.probe)
+    _check_same_model(store, probe, config)
+    videos, warnings = _test_videos(store, config)
+    _check_no_overlap(probe, videos, config)
+    on_step("scoring")
+    scored = _score(store, probe, videos, config)
+    metrics = measure(scored, config.num_resamples, config.seed, on_step)
+    metrics |= {"warnings": warnings, "provenance": _provenance(store, probe, config)}
+    on_step("writing the report")
+    config.results.mkdir(parents=True, exist_ok=True)
+    _write_scores(config.results / "scores.csv", scored)
+    _write_json(config.results / "intervals.json", _intervals(scored))
+    write_report(config.results / "report.html", _report(scored, probe, metrics))
+    # Written last: its existence means that the results are whole.
+    _write_json(config.results / "metrics.json", metrics)
+    return metrics
+
+
+def _check_same_model(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> None:
+    own, other = store.provenance["model"], probe.store["provenance"]["model"]
+    for name in ("weights_digest", "class"):
+        if own[name] != other[name]:
+            raise HiProbeError(
+                f"{config.probe}: was trained on states of another model: {name} is "
+                f"{other[name]!r} ({other['id']}), the store's is {own[name]!r} ({own['id']}). "
+                "Train a probe on a store of this model."
+            )
+    if len(probe.scorer["weight"]) != store.num_features:
+        raise HiProbeError(
+            f"{config.probe}: has {len(probe.scorer['weight'])} weights, the store's states "
+            f"{store.num_features} features."
+        )
+
+
+def _test_videos(store: FeatureStore, config: EvaluateConfig) -> tuple[pd.DataFrame, list[str]]:
+    """Pick the finished videos of the split, with their annotations clipped; and warnings."""
+    videos = store.videos
+    if config.manifest is not None:
+        records = {record.video_id: record for record in read_manifest(config.manifest)}
+        videos = videos.loc[[video_id for video_id in videos.index if video_id in records]]
+        videos = videos.assign(
+            **{
+                name: [getattr(records[video_id], name) for video_id in videos.index]
+                for name in ("split", "label", "category", "annotations")
+            }
+        )
+    videos = videos[videos["split"] == config.split]
+    unfinished = videos[videos["status"] != DONE]
+    videos = videos[videos["status"] == DONE]
+    if videos.empty:
+        raise StoreError(
+            f"{config.store}: no finished videos in split {config.split!r}. Extract them, choose "
+            "another --split, or give other splits with --manifest."
+        )
+    warnings = [
+        f"{video_id} is {row['status']} and takes no part" + (f": {row['error']}" * bool(row["error"]))
+        for video_id, row in unfinished.iterrows()
+    ]
+    return _with_ground_truth(videos, config, warnings), warnings
+
+
+def _with_ground_truth(
+    videos: pd.DataFrame, config: EvaluateConfig, warnings: list[str]
+) -> pd.DataFrame:
+    problems, clipped = [], []
+    for video_id, row in videos.iterrows():
+        ranges, num_clipped = clip_annotations(row["annotations"], row["num_frames"])
+        clipped.append(ranges)
+        if len(ranges) < len(row["annotations"]):
+            start, stop = row["annotations"][-1]
+            problems.append(
+                f"{video_id}: annotation {start}:{stop} lies beyond its {row['num_frames']} frames"
+            )
+        elif row["label"] == "anomalous" and not ranges:
+            problems.append(f"{video_id}: labelled anomalous, but no annotation says where")
+        elif num_clipped:
+            end = row["annotations"][-1][1]
+            warnings.append(
+                f"{video_id}: annotation ended at {end}, clipped to its {row['num_frames']} frames"
+            )
+    if problems:
+        listing = "\n".join(f"  {problem}" for problem in problems[:20])
+        raise ManifestError(
+            f"{config.manifest or config.store}: {len(problems)} test video(s) have no usable "
+            f"ground truth:\n{listing}\nGive a corrected manifest with --manifest FILE; the store "
+            "stays as it is."
+        )
+    return videos.assign(annotations=clipped)
+
+
+def _check_no_overlap(probe: Probe, videos: pd.DataFrame, config: EvaluateConfig) -> None:
+    overlap = sorted(set(probe.training["video_ids"]) & set(videos.index))
+    same_store = (
+        probe.store["provenance"].get("manifest") == _manifest_of(config.store)
+        or probe.store["path"] == str(config.store.absolute())
+    )
+    if overlap and same_store:
+        raise HiProbeError(
+            f"{config.probe}: {len(overlap)} of the videos to evaluate were used for training, "
+            f"for example {overlap[0]!r}. Evaluate another --split."
+        )
+
+
+def _manifest_of(store: Path) -> Any:
+    return FeatureStore.open(store).provenance.get("manifest")
+
+
+def _score(
+    store: FeatureStore, probe: Probe, videos: pd.DataFrame, config: EvaluateConfig
+) -> ScoredSegments:
+    segments = store.segments[store.segments["video_id"].isin(videos.index)]
+    video = videos.index.get_indexer(segments["video_id"])
+    raw = probe.score(store.layer(probe.layer, list(videos.index)))
+    smoothed = np.empty_like(raw)
+    start, stop = segments["start_frame"].to_numpy(), segments["stop_frame"].to_numpy()
+    num_anomalous = np.empty(len(raw), dtype=np.int64)
+    for index, annotations in enumerate(videos["annotations"]):
+        own = video == index
+        smoothed[own] = smooth(raw[own], config.sigma)
+        num_anomalous[own] = anomalous_frame_counts(start[own], stop[own], annotations)
+    return ScoredSegments(
+        videos=videos,
+        video=video,
+        start_frame=start,
+        stop_frame=stop,
+        num_anomalous=num_anomalous,
+        num_normal=stop - start - num_anomalous,
+        raw=raw,
+        smoothed=smoothed,
+        threshold=probe.threshold["value"] if config.threshold is None else config.threshold,
+    )
+
+
+def _provenance(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> dict[str, Any]:
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "options": {
+            "split": config.split,
+            "sigma_segments": config.sigma,
+            "threshold": "probe" if config.threshold is None else config.threshold,
+            "manifest": str(config.manifest.absolute()) if config.manifest else None,
+        },
+        "ground_truth": "0-based, half-open, true video lengths, ends beyond the length clipped",
+        "probe": {
+            "path": str(config.probe.absolute()),
+            "layer": probe.layer,
+            "scorer": {key: probe.scorer[key] for key in probe.scorer if key != "weight"},
+            "threshold": probe.threshold,
+            "training": {k: v for k, v in probe.training.items() if k != "video_ids"}
+            | {"num_videos": len(probe.training["video_ids"])},
+            "store": probe.store["path"],
+        },
+        "store": {"path": str(config.store.absolute()), **store.provenance},
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
+
+
+def _write_scores(path: Path, scored: ScoredSegments) -> None:
+    names = scored.videos.index.to_numpy()
+    first = np.searchsorted(scored.video, np.arange(len(names)))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        columns = ("video_id", "segment", "start_frame", "stop_frame", "score", "smoothed")
+        writer.writerow([*columns, "anomalous"])
+        for row, video in enumerate(scored.video):
+            writer.writerow(
+                [
+                    names[video],
+                    row - first[video],
+                    scored.start_frame[row],
+                    scored.stop_frame[row],
+                    repr(float(scored.raw[row])),
+                    repr(float(scored.smoothed[row])),
+                    int(scored.is_anomalous[row]),
+                ]
+            )
+
+
+def _detected(scored: ScoredSegments, index: int) -> list[tuple[int, int]]:
+    own = scored.video == index
+    return intervals(scored.is_anomalous[own], scored.start_frame[own], scored.stop_frame[own])
+
+
+def _intervals(scored: ScoredSegments) -> dict[str, Any]:
+    """Per video, the anomalous and the normal intervals, in frames and seconds."""
+    content = {}
+    for index, (video_id, row) in enumerate(scored.videos.iterrows()):
+        own = scored.video == index
+        start, stop = scored.start_frame[own], scored.stop_frame[own]
+        fps = float(row["fps"])
+        content[str(video_id)] = {
+            "label": row["label"],
+            "fps": fps,
+            "num_frames": int(row["num_frames"]),
+            "annotations": format_annotations(row["annotations"]),
+            **{
+                name: [
+                    {
+                        "start_frame": first,
+                        "stop_frame": last,
+                        "start_seconds": round(first / fps, 3),
+                        "stop_seconds": round(last / fps, 3),
+                    }
+                    for first, last in intervals(flags, start, stop)
+                ]
+                for name, flags in (
+                    ("anomalous", scored.is_anomalous[own]),
+                    ("normal", ~scored.is_anomalous[own]),
+                )
+            },
+        }
+    return {"threshold": scored.threshold, "videos": content}
+
+
+def _report(scored: ScoredSegments, probe: Probe, metrics: dict[str, Any]) -> ReportContent:
+    true, false = scored.ranking(scored.smoothed).counts()
+    thin = np.unique(np.linspace(0, len(true) - 1, min(len(true), CURVE_POINTS)).astype(int))
+    recall = true[thin] / max(true[-1], 1)
+    videos = []
+    for index, (video_id, row) in enumerate(scored.videos.iterrows()):
+        own = scored.video == index
+        videos.append(
+            ReportVideo(
+                video_id=str(video_id),
+                label=row["label"],
+                category=row["category"],
+                fps=float(row["fps"]),
+                num_frames=int(row["num_frames"]),
+                start_frames=scored.start_frame[own],
+                stop_frames=scored.stop_frame[own],
+                scores=scored.raw[own],
+                smoothed=scored.smoothed[own],
+                intervals=tuple(_detected(scored, index)),
+                annotations=row["annotations"],
+            )
+        )
+    model = metrics["provenance"]["store"]["model"]["id"]
+    return ReportContent(
+        title=f"{model}, layer {probe.layer}",
+        metrics=metrics,
+        layers=probe.layers,
+        chosen_layer=probe.layer,
+        threshold=scored.threshold,
+        roc=(
+            np.concatenate([[0.0], false[thin] / max(false[-1], 1)]),
+            np.concatenate([[0.0], recall]),
+        ),
+        pr=(
+            np.concatenate([[0.0], recall]),
+            np.concatenate([[1.0], true[thin] / np.maximum(true[thin] + false[thin], 1)]),
+        ),
+        videos=videos,
+        provenance=metrics["provenance"],
+        warnings=metrics["warnings"],
+    )
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")

@@ -1,0 +1,280 @@
+"""A frozen multimodal LLM, and the one forward pass that gives every layer's first token.
+
+Generic over Transformers' image/video-text-to-text models: the segment goes through the
+model's own processor and chat template as a video, and the states are taken by hooks on
+``language_model.layers``. No LM head, no KV cache, no full-sequence outputs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers.utils import cached_file
+
+from hiprobe.extract.video import Segment
+from hiprobe.store import ModelError
+
+DEFAULT_PROMPT = "Is anything abnormal happening in this video? Describe it."
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Everything about the model that changes the numbers.
+
+    Attributes
+    ----------
+    model : str
+        A hub id or a local folder in Transformers' layout.
+    revision : str or None
+        A hub revision; None is the default branch.
+    prompt : str
+        The text after the video in the one user message.
+    layers : tuple of int or None
+        Layers to keep, 0 = embedding output; None keeps all.
+    dtype : {'auto', 'float32', 'bfloat16', 'float16'}
+        'auto': the checkpoint's own on a GPU, float32 on a CPU.
+    device : str
+        'auto' (a GPU where there is one), 'cpu', 'cuda:0', …
+    """
+
+    model: str
+    revision: str | None = None
+    prompt: str = DEFAULT_PROMPT
+    layers: tuple[int, ...] | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+
+
+class FirstTokenTap:
+    """Forward hooks that keep the last position of each wanted layer's hidden states.
+
+    Indices follow Transformers' ``hidden_states``: 0 is what enters the first decoder layer,
+    l what leaves layer l, and the last index what leaves the final norm.
+    """
+
+    def __init__(self, decoder: torch.nn.Module, layers: Sequence[int]) -> None:
+        self._captured: dict[int, torch.Tensor] = {}
+        self._layers = list(layers)
+        blocks, last = decoder.layers, len(decoder.layers)
+        for index in self._layers:
+            if index == 0:
+                blocks[0].register_forward_pre_hook(self._keep_input, with_kwargs=True)
+            else:
+                module = decoder.norm if index == last else blocks[index - 1]
+                module.register_forward_hook(self._keep_output(index))
+
+    def take(self) -> torch.Tensor:
+        """States of the pass just made: (layer, segment, feature); forgets them."""
+        states = torch.stack([self._captured[index] for index in self._layers])
+        self._captured.clear()
+        return states
+
+    def _keep_input(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        self._captured[0] = hidden[:, -1].clone()
+
+    def _keep_output(self, index: int) -> Any:
+        def hook(module: Any, args: Any, output: Any) -> None:
+            hidden = output[0] if isinstance(output, tuple) else output
+            self._captured[index] = hidden[:, -1].clone()
+
+        return hook
+
+
+class Backbone:
+    """A loaded model with its processor.
+
+    Parameters
+    ----------
+    config : BackboneConfig
+
+    Attributes
+    ----------
+    layers : tuple of int
+        Layers that `states` returns, ascending.
+    num_features : int
+        Hidden size.
+
+    Raises
+    ------
+    ModelError
+        The model is missing, is not of a supported kind, lacks weights, or a layer asked for
+        does not exist.
+    """
+
+    def __init__(self, config: BackboneConfig) -> None:
+        self.config = config
+        transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.set_verbosity_error()
+        self.device = _resolve_device(config.device)
+        model, processor, folder = _load(config, self.device)
+        self._model, self._processor, self._folder = model, processor, folder
+        decoder = getattr(model, "language_model", None)
+        if not hasattr(decoder, "layers") or not hasattr(decoder, "norm"):
+            raise ModelError(
+                f"{config.model}: {type(model).__name__} has no language_model with layers and a "
+                "norm. Supported: InternVL, Qwen2.5-VL, LLaVA-OneVision and models built alike."
+            )
+        last = len(decoder.layers)
+        self.layers = tuple(range(last + 1)) if config.layers is None else config.layers
+        if beyond := [layer for layer in self.layers if layer > last]:
+            raise ModelError(
+                f"{config.model}: no layer {beyond[0]}; it has layers 0 (embedding) to {last}."
+            )
+        self.num_features = int(decoder.config.hidden_size)
+        self._tap = FirstTokenTap(decoder, self.layers)
+        self._text = _chat_text(processor, config)
+        # The default of this option of Qwen's video processor is about to change: fix it.
+        self._video_options = (
+            {"cap_pixels_per_frame": True}
+            if hasattr(processor.video_processor, "cap_pixels_per_frame")
+            else {}
+        )
+
+    def prepare(self, segments: Sequence[Segment], fps: float) -> dict[str, torch.Tensor]:
+        """Turn segments into model inputs, each segment a video of its own.
+
+        Parameters
+        ----------
+        segments : sequence of Segment
+            Of one video, so of one size.
+        fps : float
+            The video's frames per second.
+        """
+        batch = self._processor(
+            text=[self._text] * len(segments),
+            videos=[
+                torch.from_numpy(segment.keyframes).permute(0, 3, 1, 2) for segment in segments
+            ],
+            video_metadata=[
+                {
+                    "total_num_frames": segment.stop_frame - segment.start_frame,
+                    "frames_indices": list(segment.frame_indices),
+                    "fps": fps,
+                }
+                for segment in segments
+            ],
+            do_sample_frames=False,
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            **self._video_options,
+        )
+        return {
+            name: value.to(self.device, self._model.dtype if "pixel_values" in name else None)
+            for name, value in batch.items()
+            if isinstance(value, torch.Tensor)
+        }
+
+    @torch.inference_mode()
+    def states(self, inputs: dict[str, torch.Tensor]) -> np.ndarray:
+        """One forward pass: the last prompt position's state of every layer.
+
+        Returns
+        -------
+        (layer, segment, feature) float32
+            Equal to ``generate(max_new_tokens=1, output_hidden_states=True)``'s states of the
+            first generated token.
+        """
+        self._model(**inputs, use_cache=False)
+        return self._tap.take().float().cpu().numpy()
+
+    def provenance(self) -> dict[str, Any]:
+        """What must be equal for two runs to give the same numbers."""
+        model_config = self._model.config
+        return {
+            "model": {
+                "id": self.config.model,
+                "revision": getattr(model_config, "_commit_hash", None) or self.config.revision,
+                "weights_digest": _weights_digest(self._folder),
+                "class": type(self._model).__name__,
+                "dtype": str(self._model.dtype).removeprefix("torch."),
+                "attention": model_config._attn_implementation,
+            },
+            "prompt": self.config.prompt,
+            "prompt_text": self._text,
+            "processor": {
+                "class": type(self._processor).__name__,
+                "call": {"do_sample_frames": False, "padding_side": "left", **self._video_options},
+                "video": _plain(self._processor.video_processor.to_dict()),
+            },
+        }
+
+
+def _resolve_device(device: str) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(f"--device {device}: not a device. Use auto, cpu or cuda:0.") from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"--device {device}: torch sees no CUDA GPU here. Use --device cpu.")
+    return resolved
+
+
+def _load(config: BackboneConfig, device: torch.device) -> tuple[Any, Any, Path]:
+    dtype: Any = DTYPES.get(config.dtype)
+    if dtype is None:
+        dtype = "auto" if device.type == "cuda" else torch.float32
+    try:
+        config_file = cached_file(config.model, "config.json", revision=config.revision)
+        model_config = AutoConfig.from_pretrained(config.model, revision=config.revision)
+        processor = AutoProcessor.from_pretrained(config.model, revision=config.revision)
+        model, loading = AutoModel.from_pretrained(
+            config.model,
+            config=model_config,
+            revision=config.revision,
+            dtype=dtype,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{config.model}: cannot load it as a Transformers model: {error}\n"
+            "Give a hub id, or a folder with config.json, *.safetensors and the processor's files."
+        ) from error
+    if missing := sorted(loading["missing_keys"]):
+        raise ModelError(
+            f"{config.model}: the checkpoint lacks {len(missing)} of the model's weights, for "
+            f"example {missing[0]}: they would be random. Give a complete checkpoint."
+        )
+    if getattr(processor, "video_processor", None) is None:
+        raise ModelError(f"{config.model}: {type(processor).__name__} takes no videos.")
+    return model.eval().to(device), processor, Path(config_file).parent
+
+
+def _chat_text(processor: Any, config: BackboneConfig) -> str:
+    content = [{"type": "video"}, {"type": "text", "text": config.prompt}]
+    try:
+        return processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+        )
+    except ValueError as error:
+        raise ModelError(f"{config.model}: its processor has no chat template: {error}") from error
+
+
+def _weights_digest(folder: Path) -> str:
+    """SHA-256 over the checkpoint's weight files, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return "sha256:" + digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """JSON's own types only, so that provenance compares equal after a round trip."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

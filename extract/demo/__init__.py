@@ -1,0 +1,1 @@
+"""The embedded default of `hiprobe demo`: generated clips and a tiny model."""

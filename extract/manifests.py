@@ -1,0 +1,146 @@
+"""Manifests of folders of videos."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from hiprobe.extract.video import inspect_video
+from hiprobe.store import (
+    ManifestError,
+    VideoError,
+    VideoRecord,
+    parse_annotations,
+)
+
+VIDEO_SUFFIXES = frozenset(".mp4 .avi .mkv .mov .webm .m4v .mpg .mpeg .ts .flv .wmv".split())
+SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+NORMAL_FOLDERS = frozenset({"normal", "nofight", "normal_videos"})
+
+
+def folder_manifest(
+    root: Path,
+    *,
+    annotations: Path | None = None,
+    whole_video: bool = False,
+    test_fraction: float = 0.3,
+    seed: int = 0,
+) -> tuple[list[VideoRecord], list[str]]:
+    """List a folder's videos; labels and splits come from the folders' names.
+
+    ``[train|test]/normal/*.mp4`` are normal videos, ``[train|test]/CATEGORY/*.mp4`` anomalous
+    ones. Videos under neither ``train`` nor ``test`` are split at random, stratified by label.
+
+    Parameters
+    ----------
+    root : Path
+    annotations : Path, optional
+        CSV with the columns ``video_id,annotations``.
+    whole_video : bool
+        Annotate each anomalous video that has no annotation from its first to its last frame.
+    test_fraction : float
+        Share of the videos outside ``train`` and ``test`` that become test videos.
+    seed : int
+        Of that split.
+
+    Returns
+    -------
+    records : list of VideoRecord
+        In order of their ids: the path under `root` without its ending.
+    warnings : list of str
+        Videos that cannot be read; they are in the records, without a length.
+
+    Raises
+    ------
+    ManifestError
+        No such folder, no videos in it, or annotations that do not fit.
+    """
+    if not root.is_dir():
+        raise ManifestError(f"{root}: no such folder.")
+    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+    if not paths:
+        raise ManifestError(f"{root}: no videos in it ({', '.join(sorted(VIDEO_SUFFIXES))}).")
+    records = _assign_splits([_record(root, path) for path in paths], test_fraction, seed)
+    if annotations is not None:
+        records = _annotate(records, annotations)
+    measured, warnings = [], []
+    for record in records:
+        try:
+            info = inspect_video(record.path)
+        except VideoError as error:
+            warnings.append(str(error))
+        else:
+            record = replace(record, num_frames=info.num_frames, fps=info.fps)  # noqa: PLW2901
+            if whole_video and record.label == "anomalous" and not record.annotations:
+                record = replace(record, annotations=((0, info.num_frames),))  # noqa: PLW2901
+        measured.append(record)
+    return measured, warnings
+
+
+def _record(root: Path, path: Path) -> VideoRecord:
+    folders = [folder.lower() for folder in path.relative_to(root).parts[:-1]]
+    splits = [SPLIT_FOLDERS[folder] for folder in folders if folder in SPLIT_FOLDERS]
+    names = [
+        path.relative_to(root).parts[i]
+        for i, folder in enumerate(folders)
+        if folder not in SPLIT_FOLDERS
+    ]
+    if not names:
+        raise ManifestError(
+            f"{path}: lies in no folder that names its label. Expected "
+            f"{root}/[train|test]/normal/… or {root}/[train|test]/CATEGORY/…"
+        )
+    is_normal = names[-1].lower() in NORMAL_FOLDERS
+    return VideoRecord(
+        video_id=path.relative_to(root).with_suffix("").as_posix(),
+        path=str(path.absolute()),
+        split=splits[0] if splits else "",
+        label="normal" if is_normal else "anomalous",
+        category="" if is_normal else names[-1],
+    )
+
+
+def _assign_splits(
+    records: Sequence[VideoRecord], test_fraction: float, seed: int
+) -> list[VideoRecord]:
+    seen: dict[str, str] = {}
+    for record in records:
+        if record.video_id in seen:
+            raise ManifestError(
+                f"{record.path} and {seen[record.video_id]} differ only in their endings. "
+                "Rename one: the path without its ending is the video's id."
+            )
+        seen[record.video_id] = record.path
+    rng = np.random.default_rng(seed)
+    test: set[str] = set()
+    for label in ("normal", "anomalous"):
+        free = [r.video_id for r in records if not r.split and r.label == label]
+        test.update(rng.permutation(free)[: round(test_fraction * len(free))])
+    return [
+        record
+        if record.split
+        else replace(record, split="test" if record.video_id in test else "train")
+        for record in records
+    ]
+
+
+def _annotate(records: Sequence[VideoRecord], path: Path) -> list[VideoRecord]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = {row["video_id"]: row["annotations"] or "" for row in csv.DictReader(file)}
+        ranges = {video_id: parse_annotations(text) for video_id, text in rows.items()}
+    except KeyError as error:
+        raise ManifestError(f"{path}: the header lacks {error}.") from None
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{path}: {error}") from error
+    unknown = sorted(set(ranges) - {record.video_id for record in records})
+    if unknown:
+        raise ManifestError(
+            f"{path}: {len(unknown)} annotated video(s) are not in the folder: "
+            + ", ".join(unknown[:10])
+        )
+    return [replace(r, annotations=ranges.get(r.video_id, r.annotations)) for r in records]

@@ -1,0 +1,207 @@
+"""Reading video files with PyAV: how long they are, and their segments' keyframes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import numpy as np
+
+from hiprobe.extract.segments import keyframe_indices
+from hiprobe.store import VideoError
+
+# An index of all frames in the header can be trusted; elsewhere the packets are counted.
+CONTAINERS_WITH_AN_INDEX = ("mov", "mp4")
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a container says about its first video stream.
+
+    Attributes
+    ----------
+    num_frames : int
+        From the container's index or, where there is none, by counting packets.
+    fps : float
+        Average frames per second.
+    width, height : int
+        Pixels.
+    """
+
+    num_frames: int
+    fps: float
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A segment's keyframes, ready for a processor.
+
+    Attributes
+    ----------
+    index : int
+        0 for the video's first segment.
+    start_frame, stop_frame : int
+        Half-open range; `stop_frame` lies before the planned one if the video ended early.
+    frame_indices : tuple of int
+        The keyframes' positions, counted from the segment's start.
+    keyframes : (K, height, width, 3) uint8
+        RGB.
+    """
+
+    index: int
+    start_frame: int
+    stop_frame: int
+    frame_indices: tuple[int, ...]
+    keyframes: np.ndarray
+
+
+def inspect_video(path: str | Path) -> VideoInfo:
+    """Read a video's length, frame rate and size without decoding it.
+
+    Raises
+    ------
+    VideoError
+        Missing, empty, not a video, without a video stream, or without frames.
+    """
+    with _open(path) as container:
+        stream = container.streams.video[0]
+        names = container.format.name.split(",")
+        num_frames = stream.frames if set(names) & set(CONTAINERS_WITH_AN_INDEX) else 0
+        if not num_frames:
+            num_frames = sum(1 for packet in container.demux(stream) if packet.size)
+        rate = stream.average_rate or stream.guessed_rate
+        if not num_frames:
+            raise VideoError(f"{path}: the video stream has no frames.")
+        if not rate:
+            raise VideoError(f"{path}: no frame rate in the container. Remux it with one.")
+        return VideoInfo(num_frames, float(rate), stream.width, stream.height)
+
+
+class SegmentReader:
+    """Decodes a video once and yields its segments.
+
+    Parameters
+    ----------
+    path : path-like
+    ranges : sequence of (int, int)
+        Segments to read, from `hiprobe.extract.segments.segment_ranges`.
+    num_keyframes : int
+        K.
+    first_segment : int
+        Segments before it are decoded and left out (a resumed video).
+
+    Attributes
+    ----------
+    num_decoded : int
+        Frames decoded so far; the video's true length once the iteration has ended.
+    num_bad_packets : int
+        Packets that the decoder refused so far.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        ranges: Sequence[tuple[int, int]],
+        num_keyframes: int,
+        first_segment: int = 0,
+    ) -> None:
+        self._path = path
+        self._ranges = ranges
+        self._num_keyframes = num_keyframes
+        self._first_segment = first_segment
+        self.num_decoded = 0
+        self.num_bad_packets = 0
+
+    def __iter__(self) -> Iterator[Segment]:
+        with _open(self._path) as container:
+            frames = self._frames(container)
+            for index, (start, stop) in enumerate(self._ranges):
+                segment = self._read_segment(frames, index, start, stop)
+                if segment is None:
+                    return
+                if index >= self._first_segment:
+                    yield segment
+            for _ in frames:  # beyond the plan: only counted
+                pass
+
+    def _read_segment(
+        self, frames: Iterator[av.VideoFrame], index: int, start: int, stop: int
+    ) -> Segment | None:
+        """Take a segment's frames; None when the video has ended before its first one."""
+        wanted = keyframe_indices(start, stop, self._num_keyframes)
+        skip = index < self._first_segment
+        pictures: dict[int, np.ndarray] = {}
+        last: av.VideoFrame | None = None
+        position = start
+        while position < stop and (frame := next(frames, None)) is not None:
+            if not skip and position in wanted:
+                pictures[position] = frame.to_ndarray(format="rgb24")
+            last = frame
+            position += 1
+        if last is None:
+            return None
+        # The video ended inside this segment: its last frame stands for those that are missing.
+        kept = [min(frame, position - 1) for frame in wanted]
+        if not skip and position - 1 in kept and position - 1 not in pictures:
+            pictures[position - 1] = last.to_ndarray(format="rgb24")
+        return Segment(
+            index=index,
+            start_frame=start,
+            stop_frame=position,
+            frame_indices=tuple(frame - start for frame in kept),
+            keyframes=np.stack([pictures[frame] for frame in kept]) if not skip else np.empty(0),
+        )
+
+    def _frames(self, container: Any) -> Iterator[av.VideoFrame]:
+        """Decode frame by frame; a packet that cannot be decoded is counted and skipped."""
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.FFmpegError:
+                self.num_bad_packets += 1
+                return
+            if packet is None:
+                return
+            try:
+                decoded = packet.decode()
+            except av.error.FFmpegError:
+                self.num_bad_packets += 1
+                continue
+            for frame in decoded:
+                self.num_decoded += 1
+                yield frame
+
+
+@contextmanager
+def _open(path: str | Path) -> Iterator[Any]:
+    """Open a container that has a video stream; whatever goes wrong is a `VideoError`."""
+    path = Path(path)
+    if not path.exists():
+        raise VideoError(f"{path}: no such file.")
+    if not path.is_file():
+        raise VideoError(f"{path}: not a regular file.")
+    try:
+        if not path.stat().st_size:
+            raise VideoError(f"{path}: the file is empty.")
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                kinds = sorted({stream.type for stream in container.streams}) or ["no"]
+                raise VideoError(
+                    f"{path}: no video stream in it; it has {', '.join(kinds)} streams only."
+                )
+            yield container
+    except (av.error.FFmpegError, OSError) as error:
+        raise VideoError(
+            f"{path}: cannot be read as a video: {error.strerror or error}. "
+            "Check that it plays, or leave it out of the manifest."
+        ) from error

@@ -1,0 +1,105 @@
+"""From segments to training samples: which videos, and how a video's segments are averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.sparse import csr_array
+
+from hiprobe.store import FeatureStore
+
+MIN_VIDEOS_PER_CLASS = 2
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The samples of a set of videos, the same for every layer.
+
+    Attributes
+    ----------
+    video_ids : tuple of str
+        In the store's order.
+    is_anomalous : (sample,) bool
+        The label of each sample's video.
+    averaging : (sample, segment) sparse float64
+        Rows sum to 1; samples = averaging @ segment states.
+    """
+
+    video_ids: tuple[str, ...]
+    is_anomalous: np.ndarray
+    averaging: csr_array
+
+    def states(self, store: FeatureStore, layer: int) -> np.ndarray:
+        """Read one layer's samples: (sample, feature) float64."""
+        return self.averaging @ store.layer(layer, self.video_ids)
+
+
+def choose_videos(labels: pd.Series, fraction: float, seed: int) -> list[str]:
+    """Draw a few-shot subset, stratified by label.
+
+    Parameters
+    ----------
+    labels : Series of {'normal', 'anomalous'}
+        Indexed by video id.
+    fraction : float in (0, 1]
+        Of each class, rounded; at least two videos of a class, where it has them.
+    seed : int
+
+    Returns
+    -------
+    list of str
+        Video ids in the order of `labels`.
+    """
+    rng = np.random.default_rng(seed)
+    chosen: set[str] = set()
+    for label in ("normal", "anomalous"):
+        of_class = labels.index[labels == label].to_numpy()
+        wanted = max(round(fraction * len(of_class)), MIN_VIDEOS_PER_CLASS)
+        chosen.update(rng.permutation(of_class)[:wanted])
+    return [video_id for video_id in labels.index if video_id in chosen]
+
+
+def make_samples(
+    store: FeatureStore,
+    video_ids: Sequence[str],
+    labels: pd.Series,
+    samples_per_video: int = 1,
+) -> Samples:
+    """Lay out the samples of some videos.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    video_ids : sequence of str
+    labels : Series of {'normal', 'anomalous'}
+        Indexed by video id.
+    samples_per_video : int
+        1: the mean over the video's segments. N: the segments are resampled to N by equal
+        temporal bins, averaged in each (with fewer segments than bins, some repeat).
+    """
+    counts = store.videos.loc[list(video_ids), "num_segments"]
+    columns, weights, lengths = [], [], []
+    first = 0
+    # `FeatureStore.layer` gives rows in the store's order, whatever the order asked for.
+    ordered = [video_id for video_id in store.videos.index if video_id in set(video_ids)]
+    for video_id in ordered:
+        for start, stop in temporal_bins(int(counts[video_id]), samples_per_video):
+            columns.append(np.arange(first + start, first + stop))
+            weights.append(np.full(stop - start, 1.0 / (stop - start)))
+            lengths.append(stop - start)
+        first += int(counts[video_id])
+    averaging = csr_array(
+        (np.concatenate(weights), np.concatenate(columns), np.cumsum([0, *lengths])),
+        shape=(len(lengths), first),
+    )
+    is_anomalous = (labels[ordered] == "anomalous").to_numpy()
+    return Samples(tuple(ordered), np.repeat(is_anomalous, samples_per_video), averaging)
+
+
+def temporal_bins(num_segments: int, num_bins: int) -> list[tuple[int, int]]:
+    """Equal temporal bins, half-open and never empty: with few segments, bins share them."""
+    edges = [i * num_segments // num_bins for i in range(num_bins + 1)]
+    return [(start, max(stop, start + 1)) for start, stop in zip(edges, edges[1:], strict=False)]

@@ -1,0 +1,26 @@
+"""Errors that a user can fix.
+
+The command line prints these as one plain message and exits with 1; every other exception is
+a bug of ours and keeps its traceback. A message says where, what was expected, what was got
+and what to do.
+"""
+
+
+class HiProbeError(Exception):
+    """Something the user can fix."""
+
+
+class StoreError(HiProbeError):
+    """A feature store is missing, of another schema, damaged, or cannot be written."""
+
+
+class VideoError(HiProbeError):
+    """One video cannot be read. It fails alone: the batch goes on."""
+
+
+class ManifestError(HiProbeError):
+    """A manifest or an annotation file is wrong; the message lists the lines."""
+
+
+class ModelError(HiProbeError):
+    """A backbone cannot be loaded, or gives numbers that cannot be stored."""

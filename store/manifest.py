@@ -1,0 +1,269 @@
+"""The manifest: which videos there are, and what is known of them.
+
+A CSV file (or JSON Lines, by the ending ``.jsonl``) with the columns
+``video_id,path,split,label,category,annotations`` and, optionally, ``num_frames,fps``.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hiprobe.store.errors import ManifestError
+
+SPLITS = ("train", "test")
+LABELS = ("normal", "anomalous")
+REQUIRED_COLUMNS = ("video_id", "path", "split", "label")
+COLUMNS = (*REQUIRED_COLUMNS, "category", "annotations", "num_frames", "fps")
+MAX_LISTED_PROBLEMS = 20
+
+Annotations = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """One line of a manifest.
+
+    Attributes
+    ----------
+    video_id : str
+        Unique in the manifest.
+    path : str
+        The video file; absolute once read from a manifest.
+    split : {'train', 'test'}
+    label : {'normal', 'anomalous'}
+        The video's label.
+    category : str
+        The kind of anomaly, for example ``Fighting``; may be empty.
+    annotations : tuple of (int, int)
+        Anomalous frame ranges, 0-based, half-open ``[start_frame, stop_frame)``, ascending.
+        Empty: none, or (training videos) unknown.
+    num_frames : int or None
+        Length in frames, where known.
+    fps : float or None
+        Frames per second, where known.
+    """
+
+    video_id: str
+    path: str
+    split: str
+    label: str
+    category: str = ""
+    annotations: Annotations = ()
+    num_frames: int | None = None
+    fps: float | None = None
+
+
+def parse_annotations(text: str) -> Annotations:
+    """Read ``'120:480;900:1010'`` into half-open frame ranges.
+
+    Parameters
+    ----------
+    text : str
+        Ranges ``start_frame:stop_frame``, joined by ``;``. Empty for none.
+
+    Returns
+    -------
+    tuple of (int, int)
+        Ascending, not overlapping.
+
+    Raises
+    ------
+    ValueError
+        A range is malformed, empty, reversed, or overlaps another.
+    """
+    ranges = []
+    for part in filter(None, (part.strip() for part in text.split(";"))):
+        start_text, _, stop_text = part.partition(":")
+        if not (start_text.strip().isdecimal() and stop_text.strip().isdecimal()):
+            raise ValueError(
+                f"annotation {part!r} is not start_frame:stop_frame, for example 120:480"
+            )
+        start, stop = int(start_text), int(stop_text)
+        if stop <= start:
+            raise ValueError(f"annotation {part!r} stops at or before its start")
+        ranges.append((start, stop))
+    ranges.sort()
+    for (_, stop), (start, _) in zip(ranges, ranges[1:], strict=False):
+        if start < stop:
+            raise ValueError(f"annotations overlap at frame {start}: join them into one range")
+    return tuple(ranges)
+
+
+def format_annotations(annotations: Iterable[tuple[int, int]]) -> str:
+    """Write frame ranges as ``'120:480;900:1010'``, the inverse of `parse_annotations`."""
+    return ";".join(f"{start}:{stop}" for start, stop in annotations)
+
+
+def merge_ranges(ranges: Iterable[Sequence[int]]) -> Annotations:
+    """Sort half-open ranges and join those that overlap or touch."""
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted((int(start), int(stop)) for start, stop in ranges):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], stop))
+        else:
+            merged.append((start, stop))
+    return tuple(merged)
+
+
+def read_manifest(path: str | Path) -> list[VideoRecord]:
+    """Read a manifest; every problem in it is reported at once.
+
+    Parameters
+    ----------
+    path : path-like
+        A CSV file, or JSON Lines when its name ends in ``.jsonl``.
+
+    Returns
+    -------
+    list of VideoRecord
+        In file order, ``path`` resolved against the manifest's folder.
+
+    Raises
+    ------
+    ManifestError
+        The file is missing or empty, a column is missing, or lines are wrong (all are listed).
+    """
+    path = Path(path)
+    records: list[VideoRecord] = []
+    problems: list[str] = []
+    first_line_of: dict[str, int] = {}
+    for line, row in _rows(path):
+        try:
+            record = _parse_row(row)
+            if record.video_id in first_line_of:
+                raise ValueError(
+                    f"video_id {record.video_id!r} was already used in line "
+                    f"{first_line_of[record.video_id]}"
+                )
+        except ValueError as error:
+            problems.append(f"  line {line}: {error}")
+            continue
+        first_line_of[record.video_id] = line
+        records.append(replace(record, path=str((path.parent / record.path).absolute())))
+    if problems:
+        shown = problems[:MAX_LISTED_PROBLEMS]
+        more = len(problems) - len(shown)
+        listing = "\n".join(shown + ([f"  … and {more} more"] if more else []))
+        raise ManifestError(
+            f"{path}: {len(problems)} bad line(s):\n{listing}\nCorrect them and run again."
+        )
+    if not records:
+        raise ManifestError(f"{path}: no videos in it. Expected a header line and a line a video.")
+    return records
+
+
+def write_manifest(path: str | Path, records: Iterable[VideoRecord]) -> None:
+    """Write a manifest as CSV; paths inside its folder are written relative to it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = path.parent.absolute()
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        for record in records:
+            video = Path(record.path).absolute()
+            writer.writerow(
+                [
+                    record.video_id,
+                    video.relative_to(folder) if video.is_relative_to(folder) else video,
+                    record.split,
+                    record.label,
+                    record.category,
+                    format_annotations(record.annotations),
+                    "" if record.num_frames is None else record.num_frames,
+                    "" if record.fps is None else record.fps,
+                ]
+            )
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file, as ``'sha256:…'``."""
+    with Path(path).open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise ManifestError(
+            f"{path}: no such manifest. Make one with `hiprobe manifest --help`."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path}: cannot read it as UTF-8 text: {error}") from error
+    if path.suffix == ".jsonl":
+        yield from _json_rows(path, text)
+        return
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    missing = [name for name in REQUIRED_COLUMNS if name not in (reader.fieldnames or [])]
+    if missing:
+        raise ManifestError(
+            f"{path}: the header lacks {', '.join(missing)}. "
+            f"Expected {','.join(COLUMNS[:6])}; got {','.join(reader.fieldnames or ['nothing'])}."
+        )
+    for row in reader:
+        yield reader.line_num, row
+
+
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for line, content in enumerate(text.splitlines(), start=1):
+        if not content.strip():
+            continue
+        try:
+            row = json.loads(content)
+        except json.JSONDecodeError as error:
+            raise ManifestError(f"{path}: line {line} is not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise ManifestError(f"{path}: line {line} is not a JSON object, got {content[:60]!r}")
+        yield line, row
+
+
+def _parse_row(row: dict[str, Any]) -> VideoRecord:
+    if None in row:
+        raise ValueError(
+            f"{len(row[None])} field(s) too many; quote a field that holds a comma"  # type: ignore[index]
+        )
+    cell = {name: "" if (value := row.get(name)) is None else str(value) for name in COLUMNS}
+    for name in ("video_id", "path"):
+        if not cell[name]:
+            raise ValueError(f"{name} is empty")
+    for name, allowed in (("split", SPLITS), ("label", LABELS)):
+        if cell[name] not in allowed:
+            raise ValueError(f"{name} is {cell[name]!r}, expected {' or '.join(allowed)}")
+    num_frames = _number(cell, "num_frames", int)
+    annotations = parse_annotations(cell["annotations"])
+    if annotations and cell["label"] == "normal":
+        raise ValueError("label is 'normal' but the line has annotations")
+    if num_frames is not None and annotations and annotations[-1][0] >= num_frames:
+        start, stop = annotations[-1]
+        raise ValueError(f"annotation {start}:{stop} lies beyond the video's {num_frames} frames")
+    return VideoRecord(
+        video_id=cell["video_id"],
+        path=cell["path"],
+        split=cell["split"],
+        label=cell["label"],
+        category=cell["category"],
+        annotations=annotations,
+        num_frames=num_frames,
+        fps=_number(cell, "fps", float),
+    )
+
+
+def _number(cell: dict[str, str], name: str, kind: type) -> Any:
+    if not cell[name]:
+        return None
+    try:
+        number = kind(cell[name])
+    except ValueError:
+        number = 0
+    if not 0 < number < math.inf:
+        raise ValueError(f"{name} is {cell[name]!r}, expected a number above 0")
+    return number

@@ -1,0 +1,291 @@
+"""Reading a store: labelled tables and plain arrays, without the padding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+import zarr
+
+from hiprobe.store import schema
+from hiprobe.store.errors import StoreError
+from hiprobe.store.index import StoreIndex, read_index
+from hiprobe.store.manifest import parse_annotations
+
+if TYPE_CHECKING:
+    import dask.array
+    import xarray
+
+# Blocks of a lazy array's chunk: large enough that the task graph of a full-size store is small.
+BLOCKS_PER_DASK_CHUNK = 16
+
+
+class FeatureStore:
+    """A store, opened for reading. Use `FeatureStore.open`.
+
+    Only finished videos have segments here: those that are pending or have failed are in
+    `videos` with their status, and their rows are left out.
+
+    Examples
+    --------
+    >>> store = FeatureStore.open("features.zarr")  # doctest: +SKIP
+    >>> store.layer(20).shape  # doctest: +SKIP
+    (46460, 4096)
+    """
+
+    def __init__(self, path: Path, group: zarr.Group, index: StoreIndex) -> None:
+        self.path = path
+        self._group = group
+        self._index = index
+        self._done = index.done_videos()
+        states = group["hidden_states"]
+        assert isinstance(states, zarr.Array)
+        self._states: zarr.Array[Any] = states
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open a store; one with unfinished videos opens too.
+
+        Parameters
+        ----------
+        path : path-like
+            The folder that `hiprobe extract` wrote.
+
+        Raises
+        ------
+        StoreError
+            No store, another schema version, or damaged.
+        """
+        path = Path(path)
+        group = schema.open_group(path)
+        return cls(path, group, read_index(path, group))
+
+    def __repr__(self) -> str:
+        statuses = self.videos["status"].value_counts()
+        counts = ", ".join(f"{count} {status}" for status, count in statuses.items())
+        return (
+            f"FeatureStore({str(self.path)!r}: {len(self.videos)} videos ({counts}), "
+            f"{len(self.segments)} segments, {len(self.layers)} layers, "
+            f"{self.num_features} features)"
+        )
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """How the states were made: model, weights digest, prompt, keyframes, versions, …"""
+        return dict(self._group.attrs)
+
+    @cached_property
+    def layers(self) -> list[int]:
+        """The layers kept, ascending; 0 is the embedding output."""
+        return [int(layer) for layer in self._group["layer"][:]]  # type: ignore[index, union-attr, arg-type]
+
+    @property
+    def num_features(self) -> int:
+        """The backbone's hidden size."""
+        return int(self._states.shape[2])
+
+    @cached_property
+    def videos(self) -> pd.DataFrame:
+        """One row a video, finished or not, indexed by ``video_id``.
+
+        Columns: path, split, label, category, num_frames, fps, num_segments, status, error,
+        annotations (a tuple of half-open frame ranges).
+        """
+        columns = (
+            "path",
+            "split",
+            "label",
+            "category",
+            "num_frames",
+            "fps",
+            "num_segments",
+            "status",
+            "error",
+        )
+        table = pd.DataFrame(
+            {name: self._index.videos[name] for name in columns},
+            index=pd.Index(self._index.videos["video_id"], name="video_id"),
+        )
+        table["annotations"] = [
+            parse_annotations(text) for text in self._index.videos["annotations"]
+        ]
+        return table
+
+    @cached_property
+    def segments(self) -> pd.DataFrame:
+        """One row a segment of a finished video, in row order.
+
+        Columns: video_id, segment, start_frame, stop_frame.
+        """
+        rows = self._real_rows
+        video = self._index.rows["video"][rows]
+        return pd.DataFrame(
+            {
+                "video_id": self._index.videos["video_id"][video],
+                **{
+                    name: self._index.rows[name][rows]
+                    for name in ("segment", "start_frame", "stop_frame")
+                },
+            }
+        )
+
+    def layer(self, layer: int, videos: Iterable[str] | None = None) -> np.ndarray:
+        """Read one layer's states of all segments, or of some videos' segments.
+
+        Parameters
+        ----------
+        layer : int
+            One of `layers`.
+        videos : iterable of str, optional
+            Finished videos to read. Default: all.
+
+        Returns
+        -------
+        (segment, feature) float32
+            Rows as in `segments` (restricted to `videos`), in the store's order.
+
+        Raises
+        ------
+        StoreError
+            The layer or a video is not in the store, or a checksum does not match.
+        """
+        position = self._layer_position(layer)
+        wanted = self._done if videos is None else self._video_indices(videos)
+        row_slices = [self._index.video_rows(video) for video in wanted]
+        runs = _runs(row_slices, self._row_block)
+        states = np.empty((sum(run.stop - run.start for run in runs), self.num_features), "f4")
+        filled = 0
+        for run in runs:
+            block = self._read(slice(position, position + 1), run)[0]
+            states[filled : filled + len(block)] = block
+            filled += len(block)
+        return _drop_padding(states, row_slices, runs)
+
+    def video(self, video_id: str) -> np.ndarray:
+        """Read all layers of one video.
+
+        Returns
+        -------
+        (layer, segment, feature) float32
+        """
+        (video,) = self._video_indices([video_id])
+        return self._read(slice(None), self._index.video_rows(video))
+
+    def dask(self, layer: int) -> dask.array.Array:
+        """One layer as a lazy (segment, feature) Dask array, rows as in `segments`."""
+        return self._lazy_states()[self._layer_position(layer)][self._real_rows]
+
+    def to_xarray(self) -> xarray.Dataset:
+        """The whole store as a lazy, labelled dataset without padding.
+
+        Returns
+        -------
+        xarray.Dataset
+            ``hidden_states`` (layer, segment, feature), and along ``segment`` the coordinates
+            ``video_id``, ``segment_in_video``, ``start_frame``, ``stop_frame``, ``split``,
+            ``label`` and ``category``; the provenance as attributes.
+        """
+        import xarray
+
+        segments = self.segments
+        of_video = self.videos.loc[segments["video_id"]]
+        along_segment = {
+            "video_id": segments["video_id"],
+            "segment_in_video": segments["segment"],
+            "start_frame": segments["start_frame"],
+            "stop_frame": segments["stop_frame"],
+            **{name: of_video[name] for name in ("split", "label", "category")},
+        }
+        return xarray.Dataset(
+            {
+                "hidden_states": (
+                    ("layer", "segment", "feature"),
+                    self._lazy_states()[:, self._real_rows],
+                )
+            },
+            coords={
+                "layer": self.layers,
+                **{name: ("segment", values.to_numpy()) for name, values in along_segment.items()},
+            },
+            attrs=self.provenance,
+        )
+
+    @property
+    def _row_block(self) -> int:
+        return int(self._states.shards[1])  # type: ignore[index]
+
+    @cached_property
+    def _real_rows(self) -> np.ndarray:
+        slices = [self._index.video_rows(video) for video in self._done]
+        return np.concatenate([np.arange(0), *(np.arange(s.start, s.stop) for s in slices)])
+
+    def _lazy_states(self) -> dask.array.Array:
+        import dask.array
+
+        num_layers, _, num_features = self._states.shape
+        rows = self._row_block * BLOCKS_PER_DASK_CHUNK
+        return dask.array.from_zarr(self._states, chunks=(1, rows, num_features))
+
+    def _layer_position(self, layer: int) -> int:
+        if layer not in self.layers:
+            raise StoreError(
+                f"{self.path}: no layer {layer}; it has {_format_layers(self.layers)}."
+            )
+        return self.layers.index(layer)
+
+    def _video_indices(self, video_ids: Iterable[str]) -> list[int]:
+        position = {video_id: i for i, video_id in enumerate(self._index.videos["video_id"])}
+        wanted = []
+        for video_id in video_ids:
+            if video_id not in position:
+                raise StoreError(f"{self.path}: no video {video_id!r}. `.videos` lists them.")
+            status = self._index.videos["status"][position[video_id]]
+            if status != schema.DONE:
+                raise StoreError(f"{self.path}: video {video_id!r} is {status}: it has no states.")
+            wanted.append(position[video_id])
+        return sorted(wanted)
+
+    def _read(self, layers: slice, rows: slice) -> np.ndarray:
+        try:
+            return np.asarray(self._states[layers, rows])
+        except (ValueError, RuntimeError) as error:
+            raise StoreError(
+                f"{self.path}: damaged at rows {rows.start}:{rows.stop}: {error}. "
+                "Extract these videos again, or restore the folder from a copy."
+            ) from error
+
+
+def _runs(row_slices: list[slice], row_block: int) -> list[slice]:
+    """Join videos that lie in consecutive blocks: one long read instead of many short ones."""
+    runs: list[slice] = []
+    for rows in row_slices:
+        if runs and rows.start == -(-runs[-1].stop // row_block) * row_block:
+            runs[-1] = slice(runs[-1].start, rows.stop)
+        else:
+            runs.append(rows)
+    return runs
+
+
+def _drop_padding(states: np.ndarray, row_slices: list[slice], runs: list[slice]) -> np.ndarray:
+    """Move the real rows together, in place: a boolean mask would copy the whole layer."""
+    first_rows = np.array([run.start for run in runs])
+    offsets = np.cumsum([0, *(run.stop - run.start for run in runs)])
+    filled = 0
+    for rows in row_slices:
+        run = int(np.searchsorted(first_rows, rows.start, side="right")) - 1
+        start = int(offsets[run]) + rows.start - runs[run].start
+        length = rows.stop - rows.start
+        if start != filled:
+            states[filled : filled + length] = states[start : start + length]
+        filled += length
+    return states[:filled]
+
+
+def _format_layers(layers: list[int]) -> str:
+    if layers == list(range(layers[0], layers[-1] + 1)):
+        return f"layers {layers[0]} to {layers[-1]}"
+    return "layers " + ", ".join(map(str, layers))

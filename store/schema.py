@@ -1,0 +1,157 @@
+"""The store's layout on disk: names, shapes, data types and chunking.
+
+`storage_schema.md` is the specification; this module is its one implementation, which writer
+and reader share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from hiprobe.store.errors import StoreError
+
+SCHEMA_VERSION = 1
+DEFAULT_ROW_BLOCK = 64
+LAYER_CONVENTION = (
+    "0 is the embedding output, l the output of decoder layer l, and the last layer is taken "
+    "after the final norm (the hidden_states convention of Transformers)"
+)
+JOURNAL = "journal"
+PENDING, DONE, FAILED = "pending", "done", "failed"
+
+# Index arrays grow by resizing; a fixed chunk keeps them one file each up to these lengths.
+ROW_CHUNK = 65_536
+VIDEO_CHUNK = 4_096
+
+
+@dataclass(frozen=True)
+class IndexArray:
+    """One of the small arrays that describe rows or videos."""
+
+    name: str
+    dim: str
+    dtype: str
+    fill_value: Any
+
+    @property
+    def chunk(self) -> int:
+        """Length of the array's chunks."""
+        return ROW_CHUNK if self.dim == "row" else VIDEO_CHUNK
+
+
+INDEX_ARRAYS = (
+    IndexArray("video", "row", "int32", -1),
+    IndexArray("segment", "row", "int32", -1),
+    IndexArray("start_frame", "row", "int32", -1),
+    IndexArray("stop_frame", "row", "int32", -1),
+    IndexArray("valid", "row", "bool", False),
+    IndexArray("video_id", "video", "string", ""),
+    IndexArray("path", "video", "string", ""),
+    IndexArray("split", "video", "string", ""),
+    IndexArray("label", "video", "string", ""),
+    IndexArray("category", "video", "string", ""),
+    IndexArray("annotations", "video", "string", ""),
+    IndexArray("num_frames", "video", "int32", 0),
+    IndexArray("fps", "video", "float64", float("nan")),
+    IndexArray("first_row", "video", "int64", 0),
+    IndexArray("num_segments", "video", "int32", 0),
+    IndexArray("status", "video", "string", PENDING),
+    IndexArray("error", "video", "string", ""),
+)
+ROW_ARRAYS = tuple(array.name for array in INDEX_ARRAYS if array.dim == "row")
+VIDEO_ARRAYS = tuple(array.name for array in INDEX_ARRAYS if array.dim == "video")
+
+
+def create(
+    path: Path,
+    layers: Sequence[int],
+    num_features: int,
+    row_block: int,
+    provenance: dict[str, Any],
+) -> zarr.Group:
+    """Create an empty store of schema version 1.
+
+    Parameters
+    ----------
+    path : Path
+        The store's folder; must not hold a Zarr group yet.
+    layers : sequence of int
+        The layers kept, ascending; 0 is the embedding output.
+    num_features : int
+        The backbone's hidden size.
+    row_block : int
+        Rows of a shard, R. A shard belongs to one video.
+    provenance : dict
+        How the states are made; JSON-serialisable, kept as the group's attributes.
+    """
+    attributes = {
+        **provenance,
+        "schema_version": SCHEMA_VERSION,
+        "layer_convention": LAYER_CONVENTION,
+        "row_block": row_block,
+        # Written last whenever videos are added: what lies beyond is not part of the store.
+        "num_videos": 0,
+        "num_rows": 0,
+    }
+    group = zarr.create_group(path, zarr_format=3, attributes=attributes)
+    group.create_array(
+        "hidden_states",
+        shape=(len(layers), 0, num_features),
+        shards=(len(layers), row_block, num_features),
+        chunks=(1, row_block, num_features),
+        dtype="float32",
+        fill_value=float("nan"),
+        compressors=[BloscCodec(cname="lz4", shuffle="bitshuffle", typesize=4), Crc32cCodec()],
+        dimension_names=("layer", "row", "feature"),
+    )
+    layer = group.create_array(
+        "layer", shape=(len(layers),), dtype="int16", dimension_names=("layer",)
+    )
+    layer[:] = list(layers)
+    for array in INDEX_ARRAYS:
+        group.create_array(
+            array.name,
+            shape=(0,),
+            chunks=(array.chunk,),
+            dtype=array.dtype,
+            fill_value=array.fill_value,
+            dimension_names=(array.dim,),
+        )
+    # The journal's folder is a Zarr group too, so that no Zarr reader trips over it.
+    group.create_group(JOURNAL)
+    return group
+
+
+def open_group(path: Path, mode: str = "r") -> zarr.Group:
+    """Open a store's Zarr group and check that it is one of this schema version.
+
+    Raises
+    ------
+    StoreError
+        There is no store, it is no hiprobe store, or it is of another schema version.
+    """
+    if not path.exists():
+        raise StoreError(f"{path}: no such store. Make one with `hiprobe extract MANIFEST {path}`.")
+    try:
+        group = zarr.open_group(path, mode=mode, zarr_format=3)  # type: ignore[arg-type]
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise StoreError(
+            f"{path}: not a feature store: expected a Zarr v3 group, got "
+            f"{'a file' if path.is_file() else 'a folder without one'}. "
+            "Give the folder that `hiprobe extract` wrote."
+        ) from error
+    version = group.attrs.get("schema_version")
+    if version is None:
+        raise StoreError(f"{path}: a Zarr group, but not a hiprobe store: it has no schema_version")
+    if version != SCHEMA_VERSION:
+        raise StoreError(
+            f"{path}: schema version is {version}, this hiprobe reads {SCHEMA_VERSION}. "
+            "Upgrade hiprobe, or extract again with this version."
+        )
+    return group

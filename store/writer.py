@@ -1,0 +1,250 @@
+"""Writing a store so that nothing committed is ever lost.
+
+The order is what makes it safe: plan the rows, write a whole shard of one video, bring it to
+the disk, and only then append the journal's line that says so. A shard is never read, modified
+and written again, and never shared by two videos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import zarr
+from filelock import FileLock, Timeout
+
+from hiprobe.store import schema
+from hiprobe.store.errors import StoreError
+from hiprobe.store.index import StoreIndex, read_index
+from hiprobe.store.journal import JournalWriter, sync_file
+from hiprobe.store.manifest import VideoRecord, format_annotations
+
+
+@dataclass(frozen=True)
+class PlannedVideo:
+    """A video as the store's plan holds it.
+
+    Attributes
+    ----------
+    record : VideoRecord
+    num_frames : int
+        Frames expected, from the container; 0 for a video that cannot be read.
+    fps : float
+        Frames per second; NaN where unknown.
+    segments : sequence of (int, int)
+        Frame ranges ``[start_frame, stop_frame)`` of its segments, in order.
+    """
+
+    record: VideoRecord
+    num_frames: int
+    fps: float
+    segments: Sequence[tuple[int, int]]
+
+
+class StoreWriter:
+    """The one writer of a store.
+
+    Parameters
+    ----------
+    path : path-like
+        The store's folder.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be opened, or another process is writing it.
+
+    Notes
+    -----
+    A context manager: leaving it seals the store (writes the status arrays) and unlocks it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with _write_errors(self.path):
+            self._group = schema.open_group(self.path, mode="r+")
+            self._lock = FileLock(self.path / schema.JOURNAL / "lock")
+            try:
+                self._lock.acquire(blocking=False)
+            except Timeout:
+                raise StoreError(
+                    f"{self.path}: another process is writing this store. "
+                    "Wait for it, or stop it; the same command then goes on where it was."
+                ) from None
+        self._index = read_index(self.path, self._group)
+        self._journal = JournalWriter(self.path / schema.JOURNAL)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        layers: Sequence[int],
+        num_features: int,
+        provenance: dict[str, Any],
+        row_block: int = schema.DEFAULT_ROW_BLOCK,
+    ) -> Self:
+        """Create an empty store and open it for writing; see `hiprobe.store.schema.create`."""
+        path = Path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise StoreError(f"{path}: exists and is no feature store. Choose another path.")
+        with _write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            schema.create(path, layers, num_features, row_block, provenance)
+        return cls(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        try:
+            self.seal()
+        finally:
+            self._lock.release()
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """The store's attributes: how its states are made."""
+        return dict(self._group.attrs)
+
+    @property
+    def row_block(self) -> int:
+        """Rows of a block, R."""
+        return int(self._group.attrs["row_block"])  # type: ignore[arg-type]
+
+    @property
+    def index(self) -> StoreIndex:
+        """The plan and the progress so far; kept up to date by the writer."""
+        return self._index
+
+    def add_videos(self, videos: Iterable[PlannedVideo]) -> None:
+        """Give each new video its rows, at the end of the store.
+
+        Each video starts at a multiple of `row_block`; the rest of its last block is padding.
+        """
+        videos = list(videos)
+        if not videos:
+            return
+        first_video, first_row = self._index.num_videos, len(self._index.rows["video"])
+        columns, num_rows = _plan(videos, first_video, first_row, self.row_block)
+        lengths = {"video": first_video + len(videos), "row": num_rows}
+        with _write_errors(self.path):
+            for array in schema.INDEX_ARRAYS:
+                zarr_array = self._array(array.name)
+                start = first_video if array.dim == "video" else first_row
+                zarr_array.resize((lengths[array.dim],))
+                if lengths[array.dim] > start:
+                    zarr_array[start:] = columns[array.name]
+            states = self._array("hidden_states")
+            states.resize((states.shape[0], num_rows, states.shape[2]))
+            self._group.attrs.update(num_videos=lengths["video"], num_rows=num_rows)
+        self._index = read_index(self.path, self._group)
+
+    def write_block(self, video: int, block: int, states: np.ndarray) -> None:
+        """Write and commit one block of a video's states.
+
+        Parameters
+        ----------
+        video : int
+            Index of the video in the plan.
+        block : int
+            0 for the video's first `row_block` segments, 1 for the next ones, and so on.
+        states : (layer, segment, feature) float32
+            At most `row_block` segments; the rest of the block becomes padding.
+        """
+        array = self._array("hidden_states")
+        num_layers, num_segments, num_features = states.shape
+        shard = np.full((num_layers, self.row_block, num_features), np.nan, dtype=np.float32)
+        shard[:, :num_segments] = states
+        start = int(self._index.videos["first_row"][video]) + block * self.row_block
+        with _write_errors(self.path):
+            array[:, start : start + self.row_block, :] = shard
+            sync_file(self.path / "hidden_states/c/0" / str(start // self.row_block) / "0")
+            self._journal.append(
+                {"event": "block", "video": video, "block": block, "rows": num_segments}
+            )
+        self._index.committed_blocks.setdefault(video, set()).add(block)
+
+    def finish_video(
+        self, video: int, *, status: str, num_frames: int, fps: float, error: str = ""
+    ) -> None:
+        """Commit a video's outcome: done (`error` may hold a note), or failed with its reason."""
+        entry = {
+            "event": "video",
+            "video": video,
+            "status": status,
+            "num_frames": num_frames,
+            "fps": fps,
+            "error": error,
+        }
+        with _write_errors(self.path):
+            self._journal.append(entry)
+        self._index.finish(video, entry)
+
+    def seal(self) -> None:
+        """Write the status arrays, so that any Zarr reader sees them without the journal."""
+        with _write_errors(self.path):
+            for arrays in (self._index.videos, self._index.rows):
+                for name, values in arrays.items():
+                    if len(values):
+                        self._array(name)[: len(values)] = values
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        array = self._group[name]
+        assert isinstance(array, zarr.Array)
+        return array
+
+
+def _plan(
+    videos: Sequence[PlannedVideo], first_video: int, first_row: int, row_block: int
+) -> tuple[dict[str, Any], int]:
+    """Columns of the index arrays for new videos, and the number of rows after them."""
+    counts = np.array([len(video.segments) for video in videos])
+    blocks = -(-counts // row_block)
+    starts = first_row + np.concatenate([[0], np.cumsum(blocks)[:-1]]) * row_block
+    num_rows = first_row + int(blocks.sum()) * row_block
+    rows: dict[str, Any] = {
+        name: np.full(num_rows - first_row, -1, dtype=np.int32)
+        for name in ("video", "segment", "start_frame", "stop_frame")
+    }
+    rows["valid"] = np.zeros(num_rows - first_row, dtype=bool)
+    for offset, (video, start, count) in enumerate(zip(videos, starts, counts, strict=True)):
+        if not count:
+            continue
+        own = slice(start - first_row, start - first_row + count)
+        rows["video"][own] = first_video + offset
+        rows["segment"][own] = np.arange(count)
+        rows["start_frame"][own], rows["stop_frame"][own] = np.array(video.segments).T
+    columns = {
+        **rows,
+        "num_frames": np.array([video.num_frames for video in videos], dtype=np.int32),
+        "fps": np.array([video.fps for video in videos], dtype=np.float64),
+        "first_row": starts.astype(np.int64),
+        "num_segments": counts.astype(np.int32),
+        "status": _strings(schema.PENDING for _ in videos),
+        "error": _strings("" for _ in videos),
+        "annotations": _strings(format_annotations(video.record.annotations) for video in videos),
+    }
+    for name in ("video_id", "path", "split", "label", "category"):
+        columns[name] = _strings(getattr(video.record, name) for video in videos)
+    return columns, num_rows
+
+
+def _strings(values: Iterable[str]) -> np.ndarray:
+    return np.array(list(values), dtype=np.dtypes.StringDType())
+
+
+@contextmanager
+def _write_errors(path: Path):  # type: ignore[no-untyped-def]
+    """Turn what the file system refuses into a message that says what is safe."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot write: {error.strerror or error}. What was committed is intact: "
+            "free the space or give the permission, and the same command goes on where it was."
+        ) from error

@@ -1,0 +1,118 @@
+"""The command line as a user meets it: in processes of its own."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from hiprobe.extract.demo.model import build_random_model
+
+# A machine without the GPU job's libraries: importing any of them fails.
+WITHOUT_TORCH = """
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "torchvision", "transformers", "av"):
+            raise ModuleNotFoundError(f"blocked: {name}", name=name)
+sys.meta_path.insert(0, Blocked())
+"""
+
+
+def hiprobe(*arguments, cwd=None):
+    return subprocess.run(
+        [sys.executable, "-m", "hiprobe.cli", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+    )
+
+
+def run_without_torch(code):
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH + code], capture_output=True, text=True, check=False
+    )
+
+
+def test_probe_and_evaluate_work_on_a_machine_without_torch(make_store, tmp_path):
+    store, probe, results = make_store(), tmp_path / "probe.json", tmp_path / "results"
+    code = f"""
+from hiprobe.cli.main import app
+for arguments in (["probe", {str(store)!r}, {str(probe)!r}],
+                  ["evaluate", {str(store)!r}, {str(probe)!r}, {str(results)!r}]):
+    app(arguments, standalone_mode=False)
+import hiprobe.store, hiprobe.probe, hiprobe.evaluate
+assert not {{"torch", "transformers", "av"}} & set(sys.modules)
+"""
+    result = run_without_torch(code)
+    assert result.returncode == 0, result.stderr
+    assert json.loads((results / "metrics.json").read_text())["num_videos"] == 12
+
+
+def test_extract_without_torch_says_what_to_install(tmp_path):
+    code = f"""
+import sys
+sys.argv = ["hiprobe", "extract", "m.csv", {str(tmp_path)!r}, "--model", "x"]
+import importlib.util
+importlib.util.find_spec = lambda name: None
+from hiprobe.cli.main import main
+main()
+"""
+    result = run_without_torch(code)
+    assert result.returncode == 1
+    assert "pip install 'hiprobe[extract]'" in result.stderr
+
+
+def test_help_imports_nothing_heavy():
+    code = """
+from hiprobe.cli.main import app
+try:
+    app(["--help"])
+except SystemExit:
+    pass
+heavy = {"torch", "transformers", "av", "sklearn", "scipy", "pandas", "zarr", "plotly"}
+print("heavy:", sorted(heavy & set(sys.modules)))
+"""
+    assert "heavy: []" in run_without_torch("import sys" + code).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["probe", "nothing.zarr", "p.json"], "nothing.zarr: no such store"),
+        (["evaluate", "nothing.zarr", "p.json", "r"], "nothing.zarr: no such store"),
+        (["store", "info", "nothing.zarr"], "nothing.zarr: no such store"),
+        (["extract", "nothing.csv", "s.zarr", "--model", "m"], "nothing.csv: no such manifest"),
+        (["manifest", "folder", "nothing", "--out", "m.csv"], "nothing: no such folder"),
+    ],
+)
+def test_users_errors_are_one_message_and_exit_code_1(tmp_path, arguments, message):
+    result = hiprobe(*arguments, cwd=tmp_path)
+    assert result.returncode == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_wrong_usage_is_exit_code_2(tmp_path):
+    assert hiprobe("extract").returncode == 2
+    result = hiprobe("extract", "m.csv", "s", "--model", "m", "--layers", "x", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "--layers" in result.stderr
+
+
+def test_manifest_extract_and_info_by_hand(tmp_path, make_video):
+    for split in ("train", "test"):
+        for category in ("normal", "Fire"):
+            make_video(f"videos/{split}/{category}/{split}-{category}.mp4", num_frames=30)
+    (tmp_path / "videos/test/Fire/broken, 坏 #1.mp4").write_text("no video")
+    build_random_model(tmp_path / "model")
+    manifest = ["manifest", "folder", "videos", "--whole-video", "--out", "manifest.csv"]
+    made = hiprobe(*manifest, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert "test: 3 videos, 2 of them anomalous" in made.stdout
+    extracted = hiprobe("extract", "manifest.csv", "s.zarr", "--model", "model", cwd=tmp_path)
+    assert extracted.returncode == 3
+    assert "failed: test/Fire/broken, 坏 #1:" in extracted.stdout
+    assert "4 videos done, 1 failed; 8 segments" in " ".join(extracted.stdout.split())
+    assert "layers 0 to 8 (9), 128 features" in hiprobe("store", "info", "s.zarr", cwd=tmp_path).stdout

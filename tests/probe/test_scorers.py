@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from scipy.special import expit
+
+from hiprobe.probe.scorers import fit_logistic
+
+
+def overlapping_classes(seed=0, num_samples=200, num_features=4):
+    rng = np.random.default_rng(seed)
+    states = rng.normal(size=(num_samples, num_features)) * [1, 10, 0.1, 5] + [0, 100, 3, -7]
+    logits = states @ [1.0, 0.05, -3.0, 0.1] - 2.0
+    return states, rng.random(num_samples) < expit(logits - logits.mean())
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.1])
+def test_it_minimises_equation_8(l2):
+    """An independent optimiser on the written-out loss finds no lower value."""
+    states, is_anomalous = overlapping_classes()
+    standardised = (states - states.mean(0)) / states.std(0)
+
+    def loss(parameters):
+        logits = standardised @ parameters[:-1] + parameters[-1]
+        entropy = np.mean(np.logaddexp(0, logits) - is_anomalous * logits)
+        return entropy + l2 / 2 * np.sum(parameters[:-1] ** 2)
+
+    best = minimize(loss, np.zeros(5), method="BFGS", options={"gtol": 1e-9})
+    scorer = fit_logistic(states, is_anomalous, l2)
+    expected = standardised @ best.x[:-1] + best.x[-1]
+    np.testing.assert_allclose(scorer.logits(states), expected, atol=2e-3)
+
+
+def test_separable_data_without_penalty_stays_finite():
+    rng = np.random.default_rng(1)
+    states = rng.normal(size=(12, 500))
+    scorer = fit_logistic(states, np.arange(12) < 6, l2=0.0)
+    assert np.isfinite(scorer.weight).all()
+    assert scorer.num_iterations <= 1000
+    assert ((scorer.logits(states) > 0) == (np.arange(12) < 6)).all()
+
+
+def test_a_dimension_that_does_not_vary_has_no_weight():
+    states, is_anomalous = overlapping_classes()
+    states[:, 2] = 1e6
+    assert fit_logistic(states, is_anomalous).weight[2] == 0.0
+
+
+def test_the_unit_of_a_dimension_does_not_matter():
+    states, is_anomalous = overlapping_classes()
+    one = fit_logistic(states, is_anomalous)
+    two = fit_logistic(states * [1000, 1, 0.01, 1], is_anomalous)
+    np.testing.assert_allclose(
+        one.logits(states), two.logits(states * [1000, 1, 0.01, 1]), atol=1e-6
+    )
