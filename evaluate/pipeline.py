@@ -5,8 +5,6 @@ Run by ``hiprobe evaluate``. Needs no GPU, no torch, no model and no video file.
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from hiprobe.evaluate.ground_truth import anomalous_frame_counts, clip_annotations
-from hiprobe.evaluate.localization import DEFAULT_SIGMA, intervals, smooth
-from hiprobe.evaluate.report import ReportContent, ReportVideo, write_report
+from hiprobe.evaluate.localization import DEFAULT_SIGMA, smooth
+from hiprobe.evaluate.results import write_results
 from hiprobe.evaluate.scored import ScoredSegments, measure
 from hiprobe.store import (
     DONE,
@@ -28,11 +26,9 @@ from hiprobe.store import (
     ManifestError,
     Probe,
     StoreError,
-    format_annotations,
     read_manifest,
 )
 
-CURVE_POINTS = 500
 LIBRARIES = ("hiprobe", "numpy", "scipy", "scikit-learn", "zarr")
 
 
@@ -85,18 +81,13 @@ def run_evaluate(
     store, probe = FeatureStore.open(config.store), Probe.load(config.probe)
     _check_same_model(store, probe, config)
     videos, warnings = _test_videos(store, config)
-    _check_no_overlap(probe, videos, config)
+    _check_no_overlap(store, probe, videos, config)
     on_step("scoring")
     scored = _score(store, probe, videos, config)
     metrics = measure(scored, config.num_resamples, config.seed, on_step)
     metrics |= {"warnings": warnings, "provenance": _provenance(store, probe, config)}
     on_step("writing the report")
-    config.results.mkdir(parents=True, exist_ok=True)
-    _write_scores(config.results / "scores.csv", scored)
-    _write_json(config.results / "intervals.json", _intervals(scored))
-    write_report(config.results / "report.html", _report(scored, probe, metrics))
-    # Written last: its existence means that the results are whole.
-    _write_json(config.results / "metrics.json", metrics)
+    write_results(config.results, scored, probe, metrics)
     return metrics
 
 
@@ -172,21 +163,17 @@ def _with_ground_truth(
     return videos.assign(annotations=clipped)
 
 
-def _check_no_overlap(probe: Probe, videos: pd.DataFrame, config: EvaluateConfig) -> None:
-    overlap = sorted(set(probe.training["video_ids"]) & set(videos.index))
-    same_store = (
-        probe.store["provenance"].get("manifest") == _manifest_of(config.store)
-        or probe.store["path"] == str(config.store.absolute())
-    )
-    if overlap and same_store:
+def _check_no_overlap(
+    store: FeatureStore, probe: Probe, videos: pd.DataFrame, config: EvaluateConfig
+) -> None:
+    trained_on, own = probe.store["provenance"], store.provenance
+    if trained_on.get("manifest") != own.get("manifest"):
+        return  # another data set, whose ids may coincide
+    if overlap := sorted(set(probe.training["video_ids"]) & set(videos.index)):
         raise HiProbeError(
             f"{config.probe}: {len(overlap)} of the videos to evaluate were used for training, "
             f"for example {overlap[0]!r}. Evaluate another --split."
         )
-
-
-def _manifest_of(store: Path) -> Any:
-    return FeatureStore.open(store).provenance.get("manifest")
 
 
 def _score(
@@ -237,107 +224,3 @@ def _provenance(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> di
         "store": {"path": str(config.store.absolute()), **store.provenance},
         "libraries": {name: version(name) for name in LIBRARIES},
     }
-
-
-def _write_scores(path: Path, scored: ScoredSegments) -> None:
-    names = scored.videos.index.to_numpy()
-    first = np.searchsorted(scored.video, np.arange(len(names)))
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        columns = ("video_id", "segment", "start_frame", "stop_frame", "score", "smoothed")
-        writer.writerow([*columns, "anomalous"])
-        for row, video in enumerate(scored.video):
-            writer.writerow(
-                [
-                    names[video],
-                    row - first[video],
-                    scored.start_frame[row],
-                    scored.stop_frame[row],
-                    repr(float(scored.raw[row])),
-                    repr(float(scored.smoothed[row])),
-                    int(scored.is_anomalous[row]),
-                ]
-            )
-
-
-def _detected(scored: ScoredSegments, index: int) -> list[tuple[int, int]]:
-    own = scored.video == index
-    return intervals(scored.is_anomalous[own], scored.start_frame[own], scored.stop_frame[own])
-
-
-def _intervals(scored: ScoredSegments) -> dict[str, Any]:
-    """Per video, the anomalous and the normal intervals, in frames and seconds."""
-    content = {}
-    for index, (video_id, row) in enumerate(scored.videos.iterrows()):
-        own = scored.video == index
-        start, stop = scored.start_frame[own], scored.stop_frame[own]
-        fps = float(row["fps"])
-        content[str(video_id)] = {
-            "label": row["label"],
-            "fps": fps,
-            "num_frames": int(row["num_frames"]),
-            "annotations": format_annotations(row["annotations"]),
-            **{
-                name: [
-                    {
-                        "start_frame": first,
-                        "stop_frame": last,
-                        "start_seconds": round(first / fps, 3),
-                        "stop_seconds": round(last / fps, 3),
-                    }
-                    for first, last in intervals(flags, start, stop)
-                ]
-                for name, flags in (
-                    ("anomalous", scored.is_anomalous[own]),
-                    ("normal", ~scored.is_anomalous[own]),
-                )
-            },
-        }
-    return {"threshold": scored.threshold, "videos": content}
-
-
-def _report(scored: ScoredSegments, probe: Probe, metrics: dict[str, Any]) -> ReportContent:
-    true, false = scored.ranking(scored.smoothed).counts()
-    thin = np.unique(np.linspace(0, len(true) - 1, min(len(true), CURVE_POINTS)).astype(int))
-    recall = true[thin] / max(true[-1], 1)
-    videos = []
-    for index, (video_id, row) in enumerate(scored.videos.iterrows()):
-        own = scored.video == index
-        videos.append(
-            ReportVideo(
-                video_id=str(video_id),
-                label=row["label"],
-                category=row["category"],
-                fps=float(row["fps"]),
-                num_frames=int(row["num_frames"]),
-                start_frames=scored.start_frame[own],
-                stop_frames=scored.stop_frame[own],
-                scores=scored.raw[own],
-                smoothed=scored.smoothed[own],
-                intervals=tuple(_detected(scored, index)),
-                annotations=row["annotations"],
-            )
-        )
-    model = metrics["provenance"]["store"]["model"]["id"]
-    return ReportContent(
-        title=f"{model}, layer {probe.layer}",
-        metrics=metrics,
-        layers=probe.layers,
-        chosen_layer=probe.layer,
-        threshold=scored.threshold,
-        roc=(
-            np.concatenate([[0.0], false[thin] / max(false[-1], 1)]),
-            np.concatenate([[0.0], recall]),
-        ),
-        pr=(
-            np.concatenate([[0.0], recall]),
-            np.concatenate([[1.0], true[thin] / np.maximum(true[thin] + false[thin], 1)]),
-        ),
-        videos=videos,
-        provenance=metrics["provenance"],
-        warnings=metrics["warnings"],
-    )
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
