@@ -66,7 +66,9 @@ def main() -> None:
         print(f"  l2 = {strength:<8g} {mean:.4f} ± {std:.4f}" + " (the paper's)" * (strength == 0))
     out = Path("benchmarks/out/l2_strength.json")
     out.parent.mkdir(parents=True, exist_ok=True)
-    content = {f"auc_l2_{strength:g}": round(float(mean), 4) for strength, (mean, _) in table.items()}
+    content = {
+        f"auc_l2_{strength:g}": round(float(mean), 4) for strength, (mean, _) in table.items()
+    }
     out.write_text(json.dumps(content, indent=1))
 
 

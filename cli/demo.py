@@ -22,13 +22,20 @@ def demo(
 ) -> None:
     """Run manifest, extract, probe and evaluate on generated clips, offline, without a GPU."""
     started = time.monotonic()
-    videos, model, store = out / "videos", out / "model", out / "features.zarr"
+    videos, model, store = out / "videos", out / "random-qwen2.5-vl", out / "features.zarr"
     probe, results = out / "probe.json", out / "results"
     _make_inputs(videos, model, seed)
     manifest = out / "manifest.csv"
     for command in (
-        ["manifest", "folder", videos, "--annotations", videos / "annotations.csv"]
-        + ["--out", manifest],
+        [
+            "manifest",
+            "folder",
+            videos,
+            "--annotations",
+            videos / "annotations.csv",
+            "--out",
+            manifest,
+        ],
         ["extract", manifest, store, "--model", model],
         ["probe", store, probe],
         ["evaluate", store, probe, results],
@@ -62,8 +69,8 @@ def _make_inputs(videos: Path, model: Path, seed: int) -> None:
         write_clips(clips, videos, lambda count: bar.update(task, completed=count))
     build_random_model(model, seed)
     print(
-        f"Made a tiny Qwen2.5-VL in {model}. Its weights are RANDOM: it has learned nothing, so the\n"
-        "figures below show that the path works, not what a real model scores."
+        f"Made a tiny Qwen2.5-VL in {model}. Its weights are RANDOM: it has learned nothing, so\n"
+        "the figures below show that the path works, not what a real model scores."
     )
     done.touch()
 

@@ -130,6 +130,4 @@ def _area(areas: dict[str, Any], name: str) -> str:
     if areas[name] is None:
         return "undefined"
     interval = areas.get(f"{name}_ci")
-    return f"{areas[name]:.4f}" + (
-        f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""
-    )
+    return f"{areas[name]:.4f}" + (f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else "")

@@ -128,7 +128,8 @@ def _test_videos(store: FeatureStore, config: EvaluateConfig) -> tuple[pd.DataFr
             "another --split, or give other splits with --manifest."
         )
     warnings = [
-        f"{video_id} is {row['status']} and takes no part" + (f": {row['error']}" * bool(row["error"]))
+        f"{video_id} is {row['status']} and takes no part"
+        + (f": {row['error']}" * bool(row["error"]))
         for video_id, row in unfinished.iterrows()
     ]
     return _with_ground_truth(videos, config, warnings), warnings
@@ -185,10 +186,10 @@ def _score(
     smoothed = np.empty_like(raw)
     start, stop = segments["start_frame"].to_numpy(), segments["stop_frame"].to_numpy()
     num_anomalous = np.empty(len(raw), dtype=np.int64)
-    for index, annotations in enumerate(videos["annotations"]):
+    for index, ranges in enumerate(videos["annotations"]):
         own = video == index
         smoothed[own] = smooth(raw[own], config.sigma)
-        num_anomalous[own] = anomalous_frame_counts(start[own], stop[own], annotations)
+        num_anomalous[own] = anomalous_frame_counts(start[own], stop[own], ranges)
     return ScoredSegments(
         videos=videos,
         video=video,

@@ -1,11 +1,12 @@
 """One self-contained `report.html`: figures, curves of every video, provenance.
 
 Plotly draws it in the browser, from data inside the page; a video's curve is drawn when it
-scrolls into view, so that 800 videos open as quickly as ten.
+scrolls into view and dropped when it is far away, so that 800 videos open as quickly as ten.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,13 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from hiprobe.evaluate.ground_truth import anomalous_frame_counts
 from hiprobe.store.manifest import Annotations
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCORE_DECIMALS = 4
+LAYER_METRICS = ("kl_divergence", "ldr", "entropy")
+UNDEFINED = "undefined here: not measured, or it needs frames of both classes"
 
 
 @dataclass(frozen=True)
@@ -49,15 +53,19 @@ class ReportVideo:
     annotations: Annotations
 
     @property
+    def group(self) -> str:
+        """What the report filters by: the category, or the label where there is none."""
+        return self.category or self.label
+
+    @property
     def error(self) -> float:
         """Mean over frames of the distance between smoothed score and ground truth."""
         lengths = self.stop_frames - self.start_frames
-        truth = np.zeros(len(lengths))
-        for start, stop in self.annotations:
-            overlap = np.minimum(self.stop_frames, stop) - np.maximum(self.start_frames, start)
-            truth += np.maximum(overlap, 0) / lengths
-        wrong = self.smoothed * (1 - truth) + (1 - self.smoothed) * truth
-        return float(wrong @ lengths / lengths.sum())
+        if not lengths.sum():
+            return 0.0
+        anomalous = anomalous_frame_counts(self.start_frames, self.stop_frames, self.annotations)
+        too_high, too_low = np.abs(self.smoothed), np.abs(1 - self.smoothed)
+        return float((too_high @ (lengths - anomalous) + too_low @ anomalous) / lengths.sum())
 
 
 @dataclass(frozen=True)
@@ -68,9 +76,10 @@ class ReportContent:
     ----------
     title : str
     metrics : dict
-        The content of ``metrics.json``.
+        The content of ``metrics.json``; a missing or undefined value shows as a dash.
     layers : dict of str to list of (float or None)
-        `Probe.layers`.
+        `Probe.layers`: index = layer, None for layers that are not stored. Empty for scores
+        that come from elsewhere: the report then says nothing about layers.
     chosen_layer : int
     threshold : float
     roc : pair of (point,) float64
@@ -95,38 +104,65 @@ class ReportContent:
 
 
 def write_report(path: Path, content: ReportContent) -> None:
-    """Render the report to `path`."""
+    """Render the report to `path`, the videos with the largest error first."""
     from plotly.offline import get_plotlyjs
 
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined
-    )
-    environment.filters["figure"] = _figure
-    videos = sorted(content.videos, key=lambda video: -video.error)
-    page = environment.get_template("report.html.j2").render(
-        report=content,
-        videos=videos,
-        categories=sorted({video.category or video.label for video in videos}),
-        flat_provenance=list(_flatten(content.provenance)),
-        data={
-            "threshold": content.threshold,
-            "layers": content.layers,
-            "chosenLayer": content.chosen_layer,
-            "roc": [_rounded(values) for values in content.roc],
-            "pr": [_rounded(values) for values in content.pr],
-            "videos": [_video_data(video) for video in videos],
-        },
-        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        script=Markup((TEMPLATES / "report.js").read_text(encoding="utf-8")),
-        plotly=Markup(get_plotlyjs()),
+    videos = sorted(content.videos, key=lambda video: (-video.error, video.video_id))
+    page = (
+        _environment(content.metrics)
+        .get_template("report.html.j2")
+        .render(
+            report=content,
+            videos=videos,
+            groups=sorted({video.group for video in videos}),
+            layer_rows=_layer_rows(content.layers),
+            provenance=list(_flatten(content.provenance)),
+            data=_page_data(content, videos),
+            css=_inline("report.css"),
+            script=_inline("report.js"),
+            plotly=Markup(get_plotlyjs()),
+        )
     )
     path.write_text(page, encoding="utf-8")
+
+
+def _environment(metrics: dict[str, Any]) -> Environment:
+    """Escape everything; what is ours and already HTML comes as `Markup`."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"figure": _figure, "range": _range, "count": _count, "plain": _plain}
+    environment.globals["metric"] = lambda *keys: _lookup(metrics, *keys)
+    return environment
+
+
+def _inline(name: str) -> Markup:
+    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+
+
+def _page_data(content: ReportContent, videos: list[ReportVideo]) -> dict[str, Any]:
+    """Collect what the page's script draws, as JSON without NaN."""
+    return {
+        "threshold": content.threshold,
+        "prevalence": _prevalence(content.metrics),
+        "layers": _with_z_scores(content.layers),
+        "chosenLayer": content.chosen_layer,
+        "roc": [_rounded(values) for values in content.roc],
+        "pr": [_rounded(values) for values in content.pr],
+        "videos": [_video_data(video) for video in videos],
+    }
 
 
 def _video_data(video: ReportVideo) -> dict[str, Any]:
     return {
         "fps": video.fps,
-        "edges": [*video.start_frames.tolist(), int(video.stop_frames[-1])],
+        "numFrames": video.num_frames,
+        "starts": video.start_frames.tolist(),
+        "stops": video.stop_frames.tolist(),
         "scores": _rounded(video.scores),
         "smoothed": _rounded(video.smoothed),
         "intervals": video.intervals,
@@ -134,18 +170,80 @@ def _video_data(video: ReportVideo) -> dict[str, Any]:
     }
 
 
-def _rounded(values: np.ndarray) -> list[float]:
-    return np.round(values, SCORE_DECIMALS).tolist()
+def _rounded(values: np.ndarray) -> list[float | None]:
+    rounded = np.round(np.asarray(values, dtype=np.float64), SCORE_DECIMALS).tolist()
+    return [value if math.isfinite(value) else None for value in rounded]
+
+
+def _prevalence(metrics: dict[str, Any]) -> float | None:
+    """Share of anomalous frames: the average precision of chance."""
+    anomalous, frames = metrics.get("num_anomalous_frames"), metrics.get("num_frames")
+    return anomalous / frames if anomalous is not None and frames else None
+
+
+def _with_z_scores(layers: dict[str, list[float | None]]) -> dict[str, list[float | None]]:
+    """Add each metric's z-scores over the layers above 0, where they are missing."""
+    missing = [name for name in LAYER_METRICS if name in layers and f"{name}_z" not in layers]
+    return layers | {f"{name}_z": _z_scores(layers[name]) for name in missing}
+
+
+def _z_scores(values: list[float | None]) -> list[float | None]:
+    stored = np.array([value for value in values[1:] if value is not None])
+    if not len(stored):
+        return [None] * len(values)
+    mean, std = stored.mean(), stored.std() or 1.0  # a constant metric contributes 0
+    above = [None if value is None else float((value - mean) / std) for value in values[1:]]
+    return [None, *above]
+
+
+def _layer_rows(layers: dict[str, list[float | None]]) -> list[list[float | None]]:
+    """One row a layer: the three metrics and the saliency."""
+    columns = [layers.get(name, []) for name in (*LAYER_METRICS, "saliency")]
+    num_layers = max(map(len, columns))
+    return [
+        [column[layer] if layer < len(column) else None for column in columns]
+        for layer in range(num_layers)
+    ]
+
+
+def _lookup(content: Any, *keys: str) -> Any:
+    """Go down nested dicts; None where a step is missing or None."""
+    for key in keys:
+        content = content.get(key) if content is not None else None
+    return content
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _dash(reason: str = UNDEFINED) -> Markup:
+    return Markup('<span class="none" title="{}">–</span>').format(reason)
 
 
 def _figure(value: float | None, interval: list[float] | None = None) -> Markup:
-    """Format a share as three decimals, with its interval; a dash where it is undefined."""
-    if value is None:
-        return Markup('<span title="undefined: one class only">–</span>')
+    """Format a share as three decimals, with its interval below; a dash where undefined."""
+    if not _is_number(value):
+        return _dash()
     text = Markup("{:.3f}").format(value)
     if interval:
-        text += Markup(' <span class="ci">{:.3f}–{:.3f}</span>').format(*interval)
+        text += Markup(' <span class="ci">{}</span>').format(_range(interval))
     return text
+
+
+def _range(interval: list[float] | None) -> Markup:
+    if not interval or not all(map(_is_number, interval)):
+        return _dash("no interval")
+    return Markup("{:.3f}–{:.3f}").format(*interval)
+
+
+def _count(value: int | None) -> Markup:
+    return _dash() if value is None else Markup("{:,}").format(value)
+
+
+def _plain(value: float | None, reason: str) -> Markup:
+    """Format a number that is no share to four digits."""
+    return Markup("{:.4g}").format(value) if _is_number(value) else _dash(reason)
 
 
 def _flatten(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -154,4 +252,4 @@ def _flatten(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, s
         if isinstance(value, dict):
             yield from _flatten(value, f"{name}.")
         else:
-            yield name, str(value)
+            yield name, "–" if value is None else str(value)

@@ -107,7 +107,7 @@ def _report(scored: ScoredSegments, probe: Probe, metrics: dict[str, Any]) -> Re
                 annotations=row["annotations"],
             )
         )
-    model = metrics["provenance"]["store"]["model"]["id"]
+    model = Path(metrics["provenance"]["store"]["model"]["id"]).name
     return ReportContent(
         title=f"{model}, layer {probe.layer}",
         metrics=metrics,

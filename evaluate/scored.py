@@ -153,7 +153,7 @@ def _areas(ranking: Ranking, num_resamples: int, seed: int) -> dict[str, Any]:
 
 def _point(ranking: Ranking) -> dict[str, float | None]:
     metrics = ranking.metrics()
-    return {"auc": metrics and metrics.auc, "ap": metrics and metrics.ap}
+    return {name: None if metrics is None else getattr(metrics, name) for name in ("auc", "ap")}
 
 
 def _per_category(scored: ScoredSegments, of_anomalous: np.ndarray) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class FirstTokenTap:
     l what leaves layer l, and the last index what leaves the final norm.
     """
 
-    def __init__(self, decoder: torch.nn.Module, layers: Sequence[int]) -> None:
+    def __init__(self, decoder: Any, layers: Sequence[int]) -> None:
         self._captured: dict[int, torch.Tensor] = {}
         self._layers = list(layers)
         blocks, last = decoder.layers, len(decoder.layers)
@@ -118,7 +118,7 @@ class Backbone:
         self.device = _resolve_device(config.device)
         model, processor, folder = _load(config, self.device)
         self._model, self._processor, self._folder = model, processor, folder
-        decoder = getattr(model, "language_model", None)
+        decoder: Any = getattr(model, "language_model", None)
         if not hasattr(decoder, "layers") or not hasattr(decoder, "norm"):
             raise ModelError(
                 f"{config.model}: {type(model).__name__} has no language_model with layers and a "

@@ -80,7 +80,8 @@ def manifest_folder(
     ],
     out: Annotated[Path, typer.Option(help="The manifest to write.")],
     annotations: Annotated[
-        Path | None, typer.Option(help="CSV video_id,annotations with frame ranges 120:480;900:1010")
+        Path | None,
+        typer.Option(help="CSV video_id,annotations with frame ranges 120:480;900:1010"),
     ] = None,
     whole_video: Annotated[
         bool, typer.Option(help="Anomalous videos without annotations are anomalous throughout.")
@@ -137,7 +138,6 @@ def _run_with_progress(config) -> ExtractSummary:  # type: ignore[no-untyped-def
         MofNCompleteColumn,
         Progress,
         TextColumn,
-        TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
@@ -148,9 +148,7 @@ def _run_with_progress(config) -> ExtractSummary:  # type: ignore[no-untyped-def
         TextColumn("extract"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("segments · elapsed"),
-        TimeElapsedColumn(),
-        TextColumn("· left"),
+        TextColumn("segments · left"),
         TimeRemainingColumn(),
         TextColumn("· {task.fields[video]}", markup=False),
     )

@@ -17,7 +17,9 @@ from hiprobe.store import (
     parse_annotations,
 )
 
-VIDEO_SUFFIXES = frozenset(".mp4 .avi .mkv .mov .webm .m4v .mpg .mpeg .ts .flv .wmv".split())
+VIDEO_SUFFIXES = frozenset(
+    [".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"]
+)
 SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 NORMAL_FOLDERS = frozenset({"normal", "nofight", "normal_videos"})
 

@@ -250,9 +250,7 @@ def _extract_video(
                 waiting, block = [joined[:, writer.row_block :]], block + 1
         note = _check_length(record, reader, num_frames)
     except VideoError as error:
-        writer.finish_video(
-            video, status=FAILED, num_frames=num_frames, fps=fps, error=str(error)
-        )
+        writer.finish_video(video, status=FAILED, num_frames=num_frames, fps=fps, error=str(error))
         return
     if sum(part.shape[1] for part in waiting):
         writer.write_block(video, block, np.concatenate(waiting, axis=1))

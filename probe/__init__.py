@@ -1,6 +1,5 @@
-"""CPU jobs on a store: layer saliency (DLSP), the scorer, the threshold. Never imports torch."""
+"""CPU jobs on a store: layer saliency (DLSP), the scorer, the threshold. Never imports torch.
 
-from hiprobe.probe.saliency import LayerStatistics, dlsp, layer_statistics
-from hiprobe.probe.scorers import LogisticScorer, fit_logistic
-
-__all__ = ["LayerStatistics", "LogisticScorer", "dlsp", "fit_logistic", "layer_statistics"]
+The building blocks are in `hiprobe.probe.saliency`, `hiprobe.probe.samples` and
+`hiprobe.probe.scorers`; the job that puts them together is `hiprobe.probe.pipeline.run_probe`.
+"""

@@ -34,7 +34,8 @@ def probe(
     ] = None,
 ) -> None:
     """Choose a layer by DLSP, train the scorer on it and calibrate the threshold (CPU only)."""
-    from hiprobe.probe.pipeline import DEFAULT_L2, ProbeConfig
+    from hiprobe.probe.pipeline import ProbeConfig
+    from hiprobe.probe.scorers import DEFAULT_L2
 
     if layer != "auto" and not layer.isdecimal():
         raise typer.BadParameter(f"--layer {layer!r}: expected auto or a layer's number")
@@ -63,9 +64,7 @@ def _run_with_progress(config) -> Probe:  # type: ignore[no-untyped-def]
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("layer saliency", total=None)
-        return run_probe(
-            config, lambda done, total: bar.update(task, completed=done, total=total)
-        )
+        return run_probe(config, lambda done, total: bar.update(task, completed=done, total=total))
 
 
 def _print_result(result: Probe, out: Path) -> None:

@@ -13,12 +13,6 @@ from pathlib import Path
 import pandas as pd
 from scipy.special import expit
 
-from hiprobe.probe.samples import (
-    MIN_VIDEOS_PER_CLASS,
-    Samples,
-    choose_videos,
-    make_samples,
-)
 from hiprobe.probe.saliency import (
     DEFAULT_BINS,
     METRICS,
@@ -26,6 +20,12 @@ from hiprobe.probe.saliency import (
     Saliency,
     dlsp,
     layer_statistics,
+)
+from hiprobe.probe.samples import (
+    MIN_VIDEOS_PER_CLASS,
+    Samples,
+    choose_videos,
+    make_samples,
 )
 from hiprobe.probe.scorers import DEFAULT_L2, fit_logistic
 from hiprobe.store import DONE, FeatureStore, HiProbeError, Probe, StoreError, read_manifest

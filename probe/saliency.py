@@ -100,9 +100,7 @@ def kl_divergence(normal: np.ndarray, anomalous: np.ndarray) -> np.ndarray:
     floor = np.where(constant, 1.0, EPSILON * scale)
     variance_n = np.maximum(variance_n, floor)
     variance_a = np.maximum(variance_a, floor)
-    divergence = 0.5 * (
-        np.log(variance_a / variance_n) + (variance_n + gap**2) / variance_a - 1.0
-    )
+    divergence = 0.5 * (np.log(variance_a / variance_n) + (variance_n + gap**2) / variance_a - 1.0)
     return np.where(constant, 0.0, divergence)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -102,4 +103,4 @@ def make_samples(
 def temporal_bins(num_segments: int, num_bins: int) -> list[tuple[int, int]]:
     """Equal temporal bins, half-open and never empty: with few segments, bins share them."""
     edges = [i * num_segments // num_bins for i in range(num_bins + 1)]
-    return [(start, max(stop, start + 1)) for start, stop in zip(edges, edges[1:], strict=False)]
+    return [(start, max(stop, start + 1)) for start, stop in itertools.pairwise(edges)]

@@ -1,28 +1,51 @@
 """The contract between the stages: the feature store, the manifest and the probe file.
 
-Imports none of the stages, and never torch.
+Imports none of the stages, and never torch. The names below are imported when first used, so
+that ``hiprobe --help`` need not wait for zarr and pandas.
 """
 
-from hiprobe.store.errors import (
-    HiProbeError,
-    ManifestError,
-    ModelError,
-    StoreError,
-    VideoError,
-)
-from hiprobe.store.manifest import (
-    VideoRecord,
-    file_digest,
-    format_annotations,
-    merge_ranges,
-    parse_annotations,
-    read_manifest,
-    write_manifest,
-)
-from hiprobe.store.probe_file import Probe
-from hiprobe.store.reader import FeatureStore
-from hiprobe.store.schema import DONE, FAILED, LAYER_CONVENTION, PENDING, SCHEMA_VERSION
-from hiprobe.store.writer import PlannedVideo, StoreWriter
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hiprobe.store.errors import (
+        HiProbeError,
+        ManifestError,
+        ModelError,
+        StoreError,
+        VideoError,
+    )
+    from hiprobe.store.manifest import (
+        VideoRecord,
+        file_digest,
+        format_annotations,
+        merge_ranges,
+        parse_annotations,
+        read_manifest,
+        write_manifest,
+    )
+    from hiprobe.store.probe_file import Probe
+    from hiprobe.store.reader import FeatureStore
+    from hiprobe.store.schema import DONE, FAILED, LAYER_CONVENTION, PENDING, SCHEMA_VERSION
+    from hiprobe.store.writer import PlannedVideo, StoreWriter
+
+_NAMES = {
+    "errors": ("HiProbeError", "ManifestError", "ModelError", "StoreError", "VideoError"),
+    "manifest": (
+        "VideoRecord",
+        "file_digest",
+        "format_annotations",
+        "merge_ranges",
+        "parse_annotations",
+        "read_manifest",
+        "write_manifest",
+    ),
+    "probe_file": ("Probe",),
+    "reader": ("FeatureStore",),
+    "schema": ("DONE", "FAILED", "LAYER_CONVENTION", "PENDING", "SCHEMA_VERSION"),
+    "writer": ("PlannedVideo", "StoreWriter"),
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "DONE",
@@ -47,3 +70,9 @@ __all__ = [
     "read_manifest",
     "write_manifest",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

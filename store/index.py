@@ -61,9 +61,7 @@ class StoreIndex:
             out=self.rows["stop_frame"][rows],
         )
         # Fewer frames decoded than the container promised: rows without a frame stay invalid.
-        num_segments = int(
-            np.count_nonzero(self.rows["start_frame"][rows] < entry["num_frames"])
-        )
+        num_segments = int(np.count_nonzero(self.rows["start_frame"][rows] < entry["num_frames"]))
         self.rows["valid"][rows.start + num_segments : rows.stop] = False
         self.videos["num_segments"][video] = num_segments
 

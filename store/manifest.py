@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -91,7 +92,7 @@ def parse_annotations(text: str) -> Annotations:
             raise ValueError(f"annotation {part!r} stops at or before its start")
         ranges.append((start, stop))
     ranges.sort()
-    for (_, stop), (start, _) in zip(ranges, ranges[1:], strict=False):
+    for (_, stop), (start, _) in itertools.pairwise(ranges):
         if start < stop:
             raise ValueError(f"annotations overlap at frame {start}: join them into one range")
     return tuple(ranges)

@@ -75,7 +75,7 @@ class FeatureStore:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """How the states were made: model, weights digest, prompt, keyframes, versions, …"""
+        """How the states were made: model, weights digest, prompt, keyframes, versions, …."""
         return dict(self._group.attrs)
 
     @cached_property
@@ -110,9 +110,7 @@ class FeatureStore:
             {name: self._index.videos[name] for name in columns},
             index=pd.Index(self._index.videos["video_id"], name="video_id"),
         )
-        table["annotations"] = [
-            parse_annotations(text) for text in self._index.videos["annotations"]
-        ]
+        table["annotations"] = [*map(parse_annotations, self._index.videos["annotations"])]
         return table
 
     @cached_property
@@ -226,7 +224,7 @@ class FeatureStore:
     def _lazy_states(self) -> dask.array.Array:
         import dask.array
 
-        num_layers, _, num_features = self._states.shape
+        _num_layers, _, num_features = self._states.shape
         rows = self._row_block * BLOCKS_PER_DASK_CHUNK
         return dask.array.from_zarr(self._states, chunks=(1, rows, num_features))
 

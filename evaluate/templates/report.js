@@ -1,73 +1,166 @@
 "use strict";
-const style = getComputedStyle(document.documentElement);
-const colour = (name) => style.getPropertyValue(`--${name}`).trim();
+const DATA = JSON.parse(document.getElementById("data").textContent);
 const CONFIG = { displayModeBar: false, responsive: true };
+const ARTICLES = [...document.querySelectorAll("article")];
+
+function colour(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+}
 
 function layout(extra) {
-  const axis = { gridcolor: colour("rule"), zerolinecolor: colour("rule"), automargin: true, fixedrange: true };
-  return Object.assign({
-    margin: { l: 44, r: 12, t: 8, b: 40 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+  const axis = {
+    gridcolor: colour("rule"), zeroline: false, automargin: true, fixedrange: true,
+    title: { standoff: 8 },
+  };
+  return {
+    margin: { l: 44, r: 12, t: 10, b: 40 },
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
     font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("soft") },
-    hoverlabel: { bgcolor: colour("card"), bordercolor: colour("rule"), font: { color: colour("ink") } },
-    legend: { orientation: "h", y: 1.12, x: 0 },
-  }, extra, { xaxis: Object.assign({}, axis, extra.xaxis), yaxis: Object.assign({}, axis, extra.yaxis) });
+    hoverlabel: { bgcolor: colour("card"), bordercolor: colour("rule"), font: { color: colour("ink") }, align: "left" },
+    showlegend: false, dragmode: false,
+    ...extra,
+    xaxis: { ...axis, ...extra.xaxis }, yaxis: { ...axis, ...extra.yaxis },
+  };
 }
 
-function band(range, fill, opacity, y0, y1) {
-  return { type: "rect", x0: range[0], x1: range[1], y0, y1, fillcolor: fill, opacity, line: { width: 0 }, layer: "below" };
+function line(x, y, tone, width, more = {}) {
+  const { dash, shape, ...rest } = more;
+  return { x, y, mode: "lines", line: { color: colour(tone), width, dash, shape }, ...rest };
 }
 
-function drawCurves() {
-  Plotly.newPlot("curves", [
-    { x: DATA.roc[0], y: DATA.roc[1], name: "ROC: true over false positive rate", line: { color: colour("curve"), width: 2 }, hovertemplate: "false %{x:.3f}, true %{y:.3f}<extra>ROC</extra>" },
-    { x: DATA.pr[0], y: DATA.pr[1], name: "precision over recall", line: { color: colour("found"), width: 2 }, hovertemplate: "recall %{x:.3f}, precision %{y:.3f}<extra>PR</extra>" },
-    { x: [0, 1], y: [0, 1], showlegend: false, hoverinfo: "skip", line: { color: colour("raw"), width: 1, dash: "dot" } },
-  ], layout({ xaxis: { range: [0, 1] }, yaxis: { range: [0, 1.02] } }), CONFIG);
+// ROC and precision-recall, each with the line of chance.
+
+function drawRates(id, [x, y], chance, xTitle, yTitle) {
+  const hovertemplate = `${xTitle} %{x:.3f}<br>${yTitle} %{y:.3f}<extra></extra>`;
+  const traces = [line(x, y, "curve", 2.5, { hovertemplate })];
+  if (chance) traces.push(line([0, 1], chance, "raw", 1.2, { dash: "dot", hovertemplate: "chance<extra></extra>" }));
+  Plotly.react(id, traces, layout({
+    xaxis: { range: [-0.01, 1.01], title: { text: xTitle, standoff: 8 } },
+    yaxis: { range: [-0.01, 1.03], title: { text: yTitle, standoff: 8 } },
+  }), CONFIG);
 }
 
 function drawSaliency() {
-  const names = [["kl_divergence_z", "KL divergence", "raw"], ["ldr_z", "LDR", "found"], ["entropy_z", "entropy", "soft"], ["saliency", "saliency", "curve"]];
-  const traces = names.filter(([key]) => DATA.layers[key]).map(([key, name, tone]) => ({
-    x: DATA.layers[key].map((_, layer) => layer), y: DATA.layers[key], name, mode: "lines+markers",
-    line: { color: colour(tone), width: key === "saliency" ? 3 : 1.5 }, marker: { size: key === "saliency" ? 7 : 4 },
-    hovertemplate: `layer %{x}: %{y:.3f}<extra>${name}</extra>`,
+  if (!document.getElementById("saliency")) return;
+  const metrics = [
+    ["kl_divergence_z", "KL divergence", "kl", "dot"], ["ldr_z", "LDR", "ldr", "dash"],
+    ["entropy_z", "entropy", "entropy", "dashdot"], ["saliency", "saliency", "curve", "solid"],
+  ].filter(([key]) => DATA.layers[key]);
+  const traces = metrics.map(([key, name, tone, dash]) => ({
+    ...line(DATA.layers[key].map((_, layer) => layer), DATA.layers[key], tone, dash === "solid" ? 3 : 1.6, { dash }),
+    name, hovertemplate: `${name} %{y:.3f}<extra></extra>`,
   }));
-  const chosen = { type: "line", x0: DATA.chosenLayer, x1: DATA.chosenLayer, yref: "paper", y0: 0, y1: 1, line: { color: colour("truth"), width: 1.5, dash: "dash" } };
-  Plotly.newPlot("saliency", traces, layout({ xaxis: { title: { text: "layer" }, dtick: Math.ceil(DATA.layers.saliency.length / 12), range: [-0.4, DATA.layers.saliency.length - 0.6] }, yaxis: {}, shapes: [chosen] }), CONFIG);
+  const last = Math.max(...metrics.map(([key]) => DATA.layers[key].length)) - 1;
+  const note = { showarrow: false, yref: "paper", y: 1, yanchor: "bottom" };
+  Plotly.react("saliency", traces, layout({
+    margin: { l: 44, r: 12, t: 26, b: 40 }, showlegend: true, hovermode: "x unified",
+    legend: { orientation: "h", y: -0.2, yanchor: "top", x: 0 },
+    xaxis: { range: [-0.6, last + 0.6], dtick: Math.ceil(last / 12) || 1, title: { text: "layer", standoff: 8 } },
+    yaxis: { title: { text: "z-score", standoff: 8 }, zeroline: true, zerolinecolor: colour("rule") },
+    shapes: [
+      { type: "rect", yref: "paper", x0: -0.5, x1: 0.5, y0: 0, y1: 1, fillcolor: colour("raw"), opacity: 0.18, line: { width: 0 }, layer: "below" },
+      { type: "line", yref: "paper", x0: DATA.chosenLayer, x1: DATA.chosenLayer, y0: 0, y1: 1, line: { color: colour("truth"), width: 1.5, dash: "dash" } },
+    ],
+    annotations: [
+      { ...note, x: 0, xanchor: last > 3 ? "left" : "center", xshift: last > 3 ? -12 : 0, text: last > 3 ? "0: never chosen" : "never" },
+      { ...note, x: DATA.chosenLayer, text: `chosen: ${DATA.chosenLayer}`, font: { color: colour("truth") } },
+    ],
+  }), CONFIG);
+}
+
+// One video: steps over frames. A gap between segments breaks the line.
+
+function steps(video, values) {
+  const x = [], y = [];
+  values.forEach((value, i) => {
+    if (i && video.starts[i] !== video.stops[i - 1]) { x.push(null); y.push(null); }
+    x.push(video.starts[i], video.stops[i]);
+    y.push(value, value);
+  });
+  return [x, y];
+}
+
+// Invisible points in the middle of the segments, so that the pointer finds the one it is over.
+function hoverPoints(video) {
+  const time = (frame) => (video.fps ? (frame / video.fps).toFixed(1) : "?");
+  return {
+    x: video.starts.map((start, i) => (start + video.stops[i]) / 2), y: video.smoothed,
+    mode: "markers", marker: { opacity: 0, color: colour("curve") },
+    text: video.starts.map((start, i) =>
+      `frames ${start} to ${video.stops[i] - 1}<br>${time(start)}–${time(video.stops[i])} s<br>` +
+      `smoothed ${video.smoothed[i]}<br>raw ${video.scores[i]}`),
+    hovertemplate: "%{text}<extra></extra>",
+  };
+}
+
+function band([x0, x1], tone, opacity, y0, y1) {
+  return { type: "rect", yref: "paper", x0, x1, y0, y1, fillcolor: colour(tone), opacity, line: { width: 0 }, layer: "below" };
 }
 
 function drawVideo(article) {
   const video = DATA.videos[Number(article.dataset.index)];
-  const end = video.edges[video.edges.length - 1];
-  const steps = (values) => [...values, values[values.length - 1]];
-  const when = video.edges.map((frame, i) => {
-    const stop = video.edges[Math.min(i + 1, video.edges.length - 1)];
-    return `frames ${frame}–${stop} · ${(frame / video.fps).toFixed(1)} s`;
-  });
-  const trace = (values, name, tone, width) => ({
-    x: video.edges, y: steps(values), name, showlegend: false, text: when, line: { shape: "hv", color: colour(tone), width },
-    hovertemplate: `%{text}<br>${name} %{y:.3f}<extra></extra>`,
-  });
-  const shapes = video.intervals.map((range) => band(range, colour("found"), 0.28, 0, 1))
-    .concat(video.annotations.map((range) => band(range, colour("truth"), 0.9, 1.02, 1.09)))
-    .concat([{ type: "line", x0: 0, x1: end, y0: DATA.threshold, y1: DATA.threshold, line: { color: colour("soft"), width: 1, dash: "dash" } }]);
-  Plotly.newPlot(article.querySelector(".curve-plot"), [
-    trace(video.scores, "raw", "raw", 1.2), trace(video.smoothed, "smoothed", "curve", 2),
-  ], layout({ shapes, hovermode: "closest", xaxis: { range: [0, end], title: { text: "frame" } }, yaxis: { range: [-0.03, 1.12], tickvals: [0, 0.5, 1] } }), CONFIG);
+  const skip = { hoverinfo: "skip" };
+  const all = [0, 1, DATA.threshold, ...video.scores].filter((value) => value !== null);
+  const [low, high] = [Math.min(...all), Math.max(...all)];
+  const threshold = { type: "line", xref: "paper", x0: 0, x1: 1, y0: DATA.threshold, y1: DATA.threshold, line: { color: colour("soft"), width: 1, dash: "dash" } };
+  Plotly.react(article.querySelector(".curve-plot"), [
+    line(...steps(video, video.scores), "raw", 1.2, skip),
+    line(...steps(video, video.smoothed), "curve", 2, skip),
+    hoverPoints(video),
+  ], layout({
+    margin: { l: 34, r: 10, t: 14, b: 36 }, hovermode: "x",
+    shapes: [
+      ...video.intervals.map((range) => band(range, "found", 0.3, 0, 1)),
+      ...video.annotations.map((range) => band(range, "truth", 1, 1.02, 1.08)),
+      threshold,
+    ],
+    xaxis: { range: [0, video.numFrames], title: { text: "frame", standoff: 4 }, showgrid: false, showspikes: false },
+    yaxis: {
+      range: [low - 0.03 * (high - low), high + 0.03 * (high - low)],
+      ...(low === 0 && high === 1 ? { tickvals: [0, 0.5, 1] } : { nticks: 4 }),
+    },
+  }), CONFIG);
   article.dataset.drawn = "1";
 }
 
-const watcher = new IntersectionObserver((entries) => {
-  for (const entry of entries) {
-    if (entry.isIntersecting && !entry.target.dataset.drawn) drawVideo(entry.target);
-  }
-}, { rootMargin: "600px" });
+// Only the curves near the viewport exist.
 
-drawCurves();
-drawSaliency();
-document.querySelectorAll("article").forEach((article) => watcher.observe(article));
-document.getElementById("filter").addEventListener("change", (event) => {
-  document.querySelectorAll("article").forEach((article) => {
-    article.hidden = Boolean(event.target.value) && article.dataset.category !== event.target.value;
-  });
-});
+function watchVideos() {
+  const watcher = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (isIntersecting && !target.dataset.drawn) drawVideo(target);
+      if (!isIntersecting && target.dataset.drawn) {
+        Plotly.purge(target.querySelector(".curve-plot"));
+        delete target.dataset.drawn;
+      }
+    }
+  }, { rootMargin: "800px" });
+  ARTICLES.forEach((article) => watcher.observe(article));
+}
+
+function filterVideos() {
+  const group = document.getElementById("group").value;
+  const name = document.getElementById("name").value.trim().toLowerCase();
+  let shown = 0;
+  for (const article of ARTICLES) {
+    article.hidden = Boolean(group && article.dataset.group !== group) ||
+      !article.querySelector("h3").textContent.toLowerCase().includes(name);
+    shown += !article.hidden;
+  }
+  document.getElementById("shown").textContent =
+    shown === ARTICLES.length ? `${shown} videos` : `${shown} of ${ARTICLES.length} videos`;
+}
+
+function drawAll() {
+  drawRates("roc", DATA.roc, [0, 1], "false positive rate", "true positive rate");
+  const chance = DATA.prevalence === null ? null : [DATA.prevalence, DATA.prevalence];
+  drawRates("pr", DATA.pr, chance, "recall", "precision");
+  drawSaliency();
+  ARTICLES.filter((article) => article.dataset.drawn).forEach(drawVideo);
+}
+
+drawAll();
+watchVideos();
+document.getElementById("group").addEventListener("change", filterVideos);
+document.getElementById("name").addEventListener("input", filterVideos);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);

@@ -7,6 +7,7 @@ drawn.
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -201,7 +202,7 @@ def _normal_events(rng: np.random.Generator, num_frames: int) -> list[Event]:
     edges = [0, *(int(cut) for cut in cuts), num_frames]
     return [
         _event(rng, NORMAL_EVENTS[int(rng.integers(len(NORMAL_EVENTS)))], start, stop)
-        for start, stop in zip(edges, edges[1:], strict=False)
+        for start, stop in itertools.pairwise(edges)
         if stop > start
     ]
 

@@ -18,6 +18,7 @@ from transformers import (
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from hiprobe.extract.backbone import DEFAULT_PROMPT
 
@@ -88,6 +89,7 @@ def build_random_model(folder: Path, seed: int = 0) -> Path:
         Qwen2VLVideoProcessor(size=FRAME_PIXELS),
         chat_template=CHAT_TEMPLATE,
     )
+    disable_progress_bar()
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder

@@ -115,4 +115,6 @@ def test_manifest_extract_and_info_by_hand(tmp_path, make_video):
     assert extracted.returncode == 3
     assert "failed: test/Fire/broken, 坏 #1:" in extracted.stdout
     assert "4 videos done, 1 failed; 8 segments" in " ".join(extracted.stdout.split())
-    assert "layers 0 to 8 (9), 128 features" in hiprobe("store", "info", "s.zarr", cwd=tmp_path).stdout
+    assert (
+        "layers 0 to 8 (9), 128 features" in hiprobe("store", "info", "s.zarr", cwd=tmp_path).stdout
+    )

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -27,4 +29,4 @@ def test_intervals_cover_exactly_the_flagged_segments(flags):
     for start, stop in found:
         covered[start:stop] = True
     np.testing.assert_array_equal(covered, np.repeat(flags, 24))
-    assert all(a < b for (_, a), (b, _) in zip(found, found[1:], strict=False))
+    assert all(a < b for (_, a), (b, _) in itertools.pairwise(found))

@@ -80,7 +80,9 @@ def test_f1_equals_scikit_learn():
 def test_equal_error_rate_of_symmetric_scores():
     scores = np.array([0.9, 0.6, 0.4, 0.1])
     anomalous, normal = np.array([3, 1, 1, 0]), np.array([0, 1, 1, 3])
-    assert equal_error_rate(Ranking(scores, anomalous, normal)) == pytest.approx(0.2)  # the ROC point (0.2, 0.8)
+    assert equal_error_rate(Ranking(scores, anomalous, normal)) == pytest.approx(
+        0.2
+    )  # the ROC point (0.2, 0.8)
 
 
 def test_one_class_is_undefined_not_half():
@@ -107,7 +109,9 @@ def test_bootstrap_brackets_the_estimate_and_is_seeded():
 def test_frames_are_counted_per_segment(seed, step):
     rng = np.random.default_rng(seed)
     num_frames = int(rng.integers(1, 300))
-    edges = np.sort(rng.choice(num_frames + 1, size=min(4, (num_frames + 1) // 2 * 2), replace=False))
+    edges = np.sort(
+        rng.choice(num_frames + 1, size=min(4, (num_frames + 1) // 2 * 2), replace=False)
+    )
     ranges = list(zip(edges[::2], edges[1::2], strict=False))
     truth = np.zeros(num_frames, dtype=bool)
     for start, stop in ranges:

@@ -45,7 +45,15 @@ TEMPLATE = CHAT_TEMPLATE.replace("<|vision_start|><|video_pad|><|vision_end|>", 
 
 def build_internvl(folder: Path) -> Path:
     tokenizer = byte_tokenizer(
-        ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>", "<video>"),
+        (
+            "<|endoftext|>",
+            "<|im_start|>",
+            "<|im_end|>",
+            "<img>",
+            "</img>",
+            "<IMG_CONTEXT>",
+            "<video>",
+        ),
         extra_special_tokens={
             "start_image_token": "<img>",
             "end_image_token": "</img>",

@@ -28,9 +28,7 @@ def test_kl_divergence_is_equation_1():
     for dim, value in enumerate(kl_divergence(normal, anomalous)):
         n, a = normal[:, dim], anomalous[:, dim]
         var_n, var_a = np.mean((n - n.mean()) ** 2), np.mean((a - a.mean()) ** 2)
-        expected = 0.5 * (
-            np.log(var_a / var_n) + (var_n + (n.mean() - a.mean()) ** 2) / var_a - 1
-        )
+        expected = 0.5 * (np.log(var_a / var_n) + (var_n + (n.mean() - a.mean()) ** 2) / var_a - 1)
         assert value == pytest.approx(expected, rel=1e-9)
 
 

@@ -1,0 +1,190 @@
+"""The evaluation job on a real store, against scikit-learn on expanded frames."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
+from hiprobe.probe.pipeline import ProbeConfig, run_probe
+from hiprobe.store import (
+    FeatureStore,
+    HiProbeError,
+    ManifestError,
+    StoreError,
+    VideoRecord,
+    write_manifest,
+)
+
+
+@pytest.fixture
+def config(make_store, tmp_path):
+    store = make_store()
+    run_probe(ProbeConfig(store)).save(tmp_path / "probe.json")
+    return EvaluateConfig(store, tmp_path / "probe.json", tmp_path / "results", num_resamples=50)
+
+
+def changed(config, **fields):
+    return type(config)(**{**vars(config), **fields})
+
+
+def frames_of(config):
+    """Ground truth and smoothed score of every test frame, from the written files alone."""
+    videos = FeatureStore.open(config.store).videos
+    truth, scores = [], []
+    with (config.results / "scores.csv").open() as file:
+        for row in csv.DictReader(file):
+            for frame in range(int(row["start_frame"]), int(row["stop_frame"])):
+                ranges = videos.loc[row["video_id"], "annotations"]
+                truth.append(any(start <= frame < stop for start, stop in ranges))
+                scores.append(float(row["smoothed"]))
+    return np.array(truth), np.array(scores)
+
+
+def test_metrics_equal_scikit_learn_on_the_written_scores(config):
+    metrics = run_evaluate(config)
+    truth, scores = frames_of(config)
+    assert metrics["num_frames"] == len(truth)
+    assert metrics["num_anomalous_frames"] == truth.sum()
+    assert metrics["smoothed"]["auc"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
+    assert metrics["smoothed"]["ap"] == pytest.approx(
+        average_precision_score(truth, scores), abs=1e-12
+    )
+    flagged = np.where(scores > metrics["threshold"], scores, 0)
+    assert metrics["localized"]["auc"] == pytest.approx(roc_auc_score(truth, flagged), abs=1e-12)
+    assert metrics["smoothed"]["auc"] > 0.9  # the store's anomalies are easy
+    low, high = metrics["smoothed"]["auc_ci"]
+    assert low < metrics["smoothed"]["auc"] < high
+    assert json.loads((config.results / "metrics.json").read_text()) == metrics
+
+
+def test_intervals_are_the_flagged_frames(config):
+    run_evaluate(config)
+    content = json.loads((config.results / "intervals.json").read_text())
+    with (config.results / "scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for video_id, video in content["videos"].items():
+        flagged = {
+            frame
+            for row in rows
+            if row["video_id"] == video_id and row["anomalous"] == "1"
+            for frame in range(int(row["start_frame"]), int(row["stop_frame"]))
+        }
+        found = {
+            frame
+            for interval in video["anomalous"]
+            for frame in range(interval["start_frame"], interval["stop_frame"])
+        }
+        assert found == flagged
+        lengths = [
+            interval["stop_frame"] - interval["start_frame"]
+            for interval in video["anomalous"] + video["normal"]
+        ]
+        assert sum(lengths) == video["num_frames"]
+
+
+def test_the_report_is_whole_and_self_contained(config):
+    run_evaluate(config)
+    page = (config.results / "report.html").read_text()
+    assert page.count("<article") == 12
+    assert "<script src" not in page
+    assert "<link" not in page
+
+
+def test_training_videos_are_not_evaluated(config):
+    with pytest.raises(HiProbeError, match="12 of the videos to evaluate were used for training"):
+        run_evaluate(changed(config, split="train"))
+
+
+def test_a_probe_of_another_model_is_refused(config):
+    content = json.loads(config.probe.read_text())
+    content["store"]["provenance"]["model"]["weights_digest"] = "sha256:other"
+    config.probe.write_text(json.dumps(content))
+    with pytest.raises(HiProbeError, match="trained on states of another model"):
+        run_evaluate(config)
+
+
+def test_what_is_no_probe_says_so(config, tmp_path):
+    (tmp_path / "text.json").write_text("no json")
+    (tmp_path / "other.json").write_text("{}")
+    for name, message in {
+        "missing.json": "no such probe",
+        "text.json": "cannot read it as a probe",
+        "other.json": "expected a probe with schema 'hiprobe-probe-1', got None",
+    }.items():
+        with pytest.raises(HiProbeError, match=message):
+            run_evaluate(changed(config, probe=tmp_path / name))
+
+
+def other_labels(config, tmp_path, label, annotations):
+    records = [
+        VideoRecord(video_id, "x", "test" if int(video_id[-2:]) % 4 >= 2 else "train", label)
+        for video_id in FeatureStore.open(config.store).videos.index
+    ]
+    records = [VideoRecord(**{**vars(r), "annotations": annotations}) for r in records]
+    write_manifest(tmp_path / "other.csv", records)
+    return changed(config, manifest=tmp_path / "other.csv")
+
+
+def test_one_class_is_undefined_not_half(config, tmp_path):
+    metrics = run_evaluate(other_labels(config, tmp_path, "normal", ()))
+    assert metrics["smoothed"]["auc"] is None
+    assert metrics["controls"]["video_oracle"] == {"auc": None, "ap": None}
+    assert "undefined" in (config.results / "report.html").read_text()
+
+
+def test_annotations_beyond_the_end_are_clipped_and_said(config, tmp_path):
+    metrics = run_evaluate(other_labels(config, tmp_path, "anomalous", ((100, 9000),)))
+    assert len(metrics["warnings"]) == 12
+    assert "annotation ended at 9000, clipped to its" in metrics["warnings"][0]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "message"),
+    [((), "no annotation says where"), (((8000, 9000),), "8000:9000 lies beyond its")],
+)
+def test_unusable_ground_truth_is_listed(config, tmp_path, annotations, message):
+    with pytest.raises(ManifestError, match=message):
+        run_evaluate(other_labels(config, tmp_path, "anomalous", annotations))
+
+
+def test_a_split_without_videos_says_so(make_store, config):
+    with pytest.raises(StoreError, match="no finished videos in split 'test'"):
+        run_evaluate(changed(config, store=make_store(num_videos=2, name="few.zarr")))
+
+
+def test_text_in_the_report_is_escaped(config, tmp_path):
+    from hiprobe.evaluate.report import ReportContent, ReportVideo, write_report
+
+    metrics = run_evaluate(config)
+    video = ReportVideo(
+        video_id="<script>alert(1)</script>",
+        label="normal",
+        category="",
+        fps=25.0,
+        num_frames=24,
+        start_frames=np.array([0]),
+        stop_frames=np.array([24]),
+        scores=np.array([0.5]),
+        smoothed=np.array([0.5]),
+        intervals=(),
+        annotations=(),
+    )
+    content = ReportContent(
+        title="</title><script>",
+        metrics=metrics,
+        layers={"saliency": [None, 1.0]},
+        chosen_layer=1,
+        threshold=0.5,
+        roc=(np.array([0, 1]), np.array([0, 1])),
+        pr=(np.array([0, 1]), np.array([1, 0])),
+        videos=[video],
+        provenance={"prompt": "</script><b>"},
+        warnings=["<i>"],
+    )
+    write_report(tmp_path / "report.html", content)
+    page = (tmp_path / "report.html").read_text()
+    for text in ("<script>alert", "</title><script>", "</script><b>", "<i>"):
+        assert text not in page.replace("</script>\n", "").replace("<i class", "")
