@@ -25,17 +25,9 @@ def demo(
     videos, model, store = out / "videos", out / "random-qwen2.5-vl", out / "features.zarr"
     probe, results = out / "probe.json", out / "results"
     _make_inputs(videos, model, seed)
-    manifest = out / "manifest.csv"
+    manifest, annotations = out / "manifest.csv", videos / "annotations.csv"
     for command in (
-        [
-            "manifest",
-            "folder",
-            videos,
-            "--annotations",
-            videos / "annotations.csv",
-            "--out",
-            manifest,
-        ],
+        ["manifest", "folder", videos, "--annotations", annotations, "--out", manifest],
         ["extract", manifest, store, "--model", model],
         ["probe", store, probe],
         ["evaluate", store, probe, results],

@@ -207,10 +207,12 @@ def _layer_rows(layers: dict[str, list[float | None]]) -> list[list[float | None
 
 
 def _lookup(content: Any, *keys: str) -> Any:
-    """Go down nested dicts; None where a step is missing or None."""
+    """Go down nested dicts; None where a step is missing or the value is not finite."""
     for key in keys:
         content = content.get(key) if content is not None else None
-    return content
+    values = content if isinstance(content, list | tuple) else [content]
+    is_undefined = any(isinstance(value, float) and not math.isfinite(value) for value in values)
+    return None if is_undefined or None in values else content
 
 
 def _is_number(value: float | None) -> bool:
@@ -232,9 +234,7 @@ def _figure(value: float | None, interval: list[float] | None = None) -> Markup:
 
 
 def _range(interval: list[float] | None) -> Markup:
-    if not interval or not all(map(_is_number, interval)):
-        return _dash("no interval")
-    return Markup("{:.3f}–{:.3f}").format(*interval)
+    return Markup("{:.3f}–{:.3f}").format(*interval) if interval else _dash("no interval")
 
 
 def _count(value: int | None) -> Markup:
@@ -243,7 +243,7 @@ def _count(value: int | None) -> Markup:
 
 def _plain(value: float | None, reason: str) -> Markup:
     """Format a number that is no share to four digits."""
-    return Markup("{:.4g}").format(value) if _is_number(value) else _dash(reason)
+    return Markup("{:#.4g}").format(value) if _is_number(value) else _dash(reason)
 
 
 def _flatten(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

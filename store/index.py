@@ -92,6 +92,12 @@ def read_index(path: Path, group: zarr.Group) -> StoreIndex:
     index = StoreIndex(read(VIDEO_ARRAYS, "video"), read(ROW_ARRAYS, "row"))
     for entry in read_journal(path / JOURNAL):
         video = entry["video"]
+        if not 0 <= video < index.num_videos:
+            raise StoreError(
+                f"{path}: damaged: the journal names video {video}, the store has "
+                f"{index.num_videos}. If it is a copy of a store that was being written, copy it "
+                "again; else restore it from a copy."
+            )
         if entry["event"] == "block":
             index.committed_blocks.setdefault(video, set()).add(entry["block"])
         else:

@@ -7,6 +7,7 @@ its own, so no two processes ever append to one file.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -32,9 +33,11 @@ class JournalWriter:
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             # One write, so that a killed process leaves a whole line or a torn one, never a mix.
-            written = os.write(descriptor, line)
-            if written != len(line):
-                raise OSError(f"only {written} of {len(line)} bytes of a journal line were written")
+            size = os.fstat(descriptor).st_size
+            if os.write(descriptor, line) != len(line):
+                # Else the next line would go on where this one broke off, and be lost with it.
+                os.ftruncate(descriptor, size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

@@ -193,7 +193,8 @@ def file_digest(path: str | Path) -> str:
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        # Not read_text: it would turn a \r inside a quoted field into \n.
+        text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         raise ManifestError(
             f"{path}: no such manifest. Make one with `hiprobe manifest --help`."
@@ -203,6 +204,15 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if path.suffix == ".jsonl":
         yield from _json_rows(path, text)
         return
+    try:
+        yield from _csv_rows(path, text)
+    except csv.Error as error:
+        raise ManifestError(
+            f"{path}: not CSV: {error}. Look for a quotation mark that is not closed."
+        ) from error
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
     missing = [name for name in REQUIRED_COLUMNS if name not in (reader.fieldnames or [])]
     if missing:
@@ -215,7 +225,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for line, content in enumerate(text.splitlines(), start=1):
+    for line, content in enumerate(text.split("\n"), start=1):
         if not content.strip():
             continue
         try:

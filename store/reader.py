@@ -17,8 +17,8 @@ from hiprobe.store.index import StoreIndex, read_index
 from hiprobe.store.manifest import parse_annotations
 
 if TYPE_CHECKING:
-    import dask.array
     import xarray
+    from dask.array import Array
 
 # Blocks of a lazy array's chunk: large enough that the task graph of a full-size store is small.
 BLOCKS_PER_DASK_CHUNK = 16
@@ -161,7 +161,9 @@ class FeatureStore:
             block = self._read(slice(position, position + 1), run)[0]
             states[filled : filled + len(block)] = block
             filled += len(block)
-        return _drop_padding(states, row_slices, runs)
+        states = _drop_padding(states, row_slices, runs)
+        self._check_present(states, wanted)
+        return states
 
     def video(self, video_id: str) -> np.ndarray:
         """Read all layers of one video.
@@ -171,9 +173,11 @@ class FeatureStore:
         (layer, segment, feature) float32
         """
         (video,) = self._video_indices([video_id])
-        return self._read(slice(None), self._index.video_rows(video))
+        states = self._read(slice(None), self._index.video_rows(video))
+        self._check_present(states, [video])
+        return states
 
-    def dask(self, layer: int) -> dask.array.Array:
+    def dask(self, layer: int) -> Array:
         """One layer as a lazy (segment, feature) Dask array, rows as in `segments`."""
         return self._lazy_states()[self._layer_position(layer)][self._real_rows]
 
@@ -221,12 +225,11 @@ class FeatureStore:
         slices = [self._index.video_rows(video) for video in self._done]
         return np.concatenate([np.arange(0), *(np.arange(s.start, s.stop) for s in slices)])
 
-    def _lazy_states(self) -> dask.array.Array:
+    def _lazy_states(self) -> Array:
         import dask.array
 
-        _num_layers, _, num_features = self._states.shape
         rows = self._row_block * BLOCKS_PER_DASK_CHUNK
-        return dask.array.from_zarr(self._states, chunks=(1, rows, num_features))
+        return dask.array.from_zarr(self._states, chunks=(1, rows, self.num_features))
 
     def _layer_position(self, layer: int) -> int:
         if layer not in self.layers:
@@ -255,6 +258,19 @@ class FeatureStore:
                 f"{self.path}: damaged at rows {rows.start}:{rows.stop}: {error}. "
                 "Extract these videos again, or restore the folder from a copy."
             ) from error
+
+    def _check_present(self, states: np.ndarray, videos: Iterable[int]) -> None:
+        """Zarr reads a shard that is gone as NaN, without a word; real states are finite."""
+        missing = np.isnan(states[..., 0])
+        if not missing.any():
+            return
+        counts = self._index.videos["num_segments"]
+        owners = np.concatenate([np.full(counts[video], video) for video in videos])
+        video_id = self._index.videos["video_id"][owners[np.argwhere(missing)[0, -1]]]
+        raise StoreError(
+            f"{self.path}: damaged: states of video {video_id!r} are missing. "
+            "Restore the folder from a copy, or extract again to another store."
+        )
 
 
 def _runs(row_slices: list[slice], row_block: int) -> list[slice]:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from hiprobe.store import schema
 from hiprobe.store.errors import StoreError
 from hiprobe.store.index import StoreIndex, read_index
-from hiprobe.store.journal import JournalWriter, sync_file
+from hiprobe.store.journal import JournalWriter, sync_file, sync_folder
 from hiprobe.store.manifest import VideoRecord, format_annotations
 
 
@@ -75,6 +75,9 @@ class StoreWriter:
                     f"{self.path}: another process is writing this store. "
                     "Wait for it, or stop it; the same command then goes on where it was."
                 ) from None
+            # What a killed writer had not renamed yet.
+            for leftover in self.path.glob("**/*.partial"):
+                leftover.unlink()
         self._index = read_index(self.path, self._group)
         self._journal = JournalWriter(self.path / schema.JOURNAL)
 
@@ -141,7 +144,10 @@ class StoreWriter:
                     zarr_array[start:] = columns[array.name]
             states = self._array("hidden_states")
             states.resize((states.shape[0], num_rows, states.shape[2]))
+            # The journal's lines mean nothing without the plan: it must be on the disk first.
+            self._sync_index()
             self._group.attrs.update(num_videos=lengths["video"], num_rows=num_rows)
+            sync_file(self.path / "zarr.json")
         self._index = read_index(self.path, self._group)
 
     def write_block(self, video: int, block: int, states: np.ndarray) -> None:
@@ -155,15 +161,33 @@ class StoreWriter:
             0 for the video's first `row_block` segments, 1 for the next ones, and so on.
         states : (layer, segment, feature) float32
             At most `row_block` segments; the rest of the block becomes padding.
+
+        Raises
+        ------
+        ValueError
+            The states do not fit: they would reach into another video's block.
+        StoreError
+            The disk is full, or refuses.
         """
         array = self._array("hidden_states")
         num_layers, num_segments, num_features = states.shape
+        planned = int(self._index.videos["num_segments"][video]) - block * self.row_block
+        fits = 0 < num_segments <= min(planned, self.row_block)
+        if not fits or (num_layers, num_features) != (array.shape[0], array.shape[2]):
+            raise ValueError(
+                f"block {block} of video {video} has room for {array.shape[0]} layers, "
+                f"{min(planned, self.row_block)} segments and {array.shape[2]} features; "
+                f"got {states.shape = }"
+            )
         shard = np.full((num_layers, self.row_block, num_features), np.nan, dtype=np.float32)
         shard[:, :num_segments] = states
         start = int(self._index.videos["first_row"][video]) + block * self.row_block
         with _write_errors(self.path):
             array[:, start : start + self.row_block, :] = shard
-            sync_file(self.path / "hidden_states/c/0" / str(start // self.row_block) / "0")
+            file = self.path / "hidden_states/c/0" / str(start // self.row_block) / "0"
+            sync_file(file)
+            for folder in file.parents[1:4]:  # up to hidden_states/: they may be new as well
+                sync_folder(folder)
             self._journal.append(
                 {"event": "block", "video": video, "block": block, "rows": num_segments}
             )
@@ -192,6 +216,16 @@ class StoreWriter:
                 for name, values in arrays.items():
                     if len(values):
                         self._array(name)[: len(values)] = values
+            self._sync_index()
+
+    def _sync_index(self) -> None:
+        """Bring metadata and index arrays to the disk; `write_block` does it for the states."""
+        names = ("hidden_states", "layer", *schema.ROW_ARRAYS, *schema.VIDEO_ARRAYS)
+        for name in names:
+            for file in (*(self.path / name).glob("c/*"), self.path / name / "zarr.json"):
+                sync_file(file)
+        for file in (self.path / schema.JOURNAL / "zarr.json", self.path / "zarr.json", self.path):
+            sync_file(file)
 
     def _array(self, name: str) -> zarr.Array[Any]:
         array = self._group[name]

@@ -1,5 +1,6 @@
 "use strict";
 const DATA = JSON.parse(document.getElementById("data").textContent);
+const FONT = getComputedStyle(document.body).fontFamily;
 const CONFIG = { displayModeBar: false, responsive: true };
 const ARTICLES = [...document.querySelectorAll("article")];
 
@@ -15,8 +16,8 @@ function layout(extra) {
   return {
     margin: { l: 44, r: 12, t: 10, b: 40 },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-    font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: colour("soft") },
-    hoverlabel: { bgcolor: colour("card"), bordercolor: colour("rule"), font: { color: colour("ink") }, align: "left" },
+    font: { family: FONT, size: 12, color: colour("soft") },
+    hoverlabel: { bgcolor: colour("card"), bordercolor: colour("rule"), align: "left", font: { family: FONT, color: colour("ink") } },
     showlegend: false, dragmode: false,
     ...extra,
     xaxis: { ...axis, ...extra.xaxis }, yaxis: { ...axis, ...extra.yaxis },
@@ -40,6 +41,11 @@ function drawRates(id, [x, y], chance, xTitle, yTitle) {
   }), CONFIG);
 }
 
+function sideOf(layer, last) {
+  if (layer < last / 6) return "left";
+  return layer > 5 * last / 6 ? "right" : "center";
+}
+
 function drawSaliency() {
   if (!document.getElementById("saliency")) return;
   const metrics = [
@@ -48,6 +54,8 @@ function drawSaliency() {
   ].filter(([key]) => DATA.layers[key]);
   const traces = metrics.map(([key, name, tone, dash]) => ({
     ...line(DATA.layers[key].map((_, layer) => layer), DATA.layers[key], tone, dash === "solid" ? 3 : 1.6, { dash }),
+    // Markers too: a layer whose neighbours are not stored has no line.
+    mode: "lines+markers", marker: { size: dash === "solid" ? 6 : 4 },
     name, hovertemplate: `${name} %{y:.3f}<extra></extra>`,
   }));
   const last = Math.max(...metrics.map(([key]) => DATA.layers[key].length)) - 1;
@@ -62,8 +70,8 @@ function drawSaliency() {
       { type: "line", yref: "paper", x0: DATA.chosenLayer, x1: DATA.chosenLayer, y0: 0, y1: 1, line: { color: colour("truth"), width: 1.5, dash: "dash" } },
     ],
     annotations: [
-      { ...note, x: 0, xanchor: last > 3 ? "left" : "center", xshift: last > 3 ? -12 : 0, text: last > 3 ? "0: never chosen" : "never" },
-      { ...note, x: DATA.chosenLayer, text: `chosen: ${DATA.chosenLayer}`, font: { color: colour("truth") } },
+      { ...note, x: 0, y: 0.5, yanchor: "middle", textangle: -90, text: innerWidth > 640 ? "never chosen" : "" },
+      { ...note, x: DATA.chosenLayer, xanchor: sideOf(DATA.chosenLayer, last), text: `chosen: ${DATA.chosenLayer}`, font: { color: colour("truth") } },
     ],
   }), CONFIG);
 }
@@ -80,14 +88,16 @@ function steps(video, values) {
   return [x, y];
 }
 
-// Invisible points in the middle of the segments, so that the pointer finds the one it is over.
+// Invisible points amid the segments, all at one height, so that the nearest one to the pointer
+// is that of the segment under it.
 function hoverPoints(video) {
   const time = (frame) => (video.fps ? (frame / video.fps).toFixed(1) : "?");
   return {
-    x: video.starts.map((start, i) => (start + video.stops[i]) / 2), y: video.smoothed,
+    x: video.starts.map((start, i) => (start + video.stops[i]) / 2),
+    y: video.starts.map(() => 0.5),
     mode: "markers", marker: { opacity: 0, color: colour("curve") },
     text: video.starts.map((start, i) =>
-      `frames ${start} to ${video.stops[i] - 1}<br>${time(start)}–${time(video.stops[i])} s<br>` +
+      `frames [${start}, ${video.stops[i]})<br>${time(start)}–${time(video.stops[i])} s<br>` +
       `smoothed ${video.smoothed[i]}<br>raw ${video.scores[i]}`),
     hovertemplate: "%{text}<extra></extra>",
   };
@@ -108,7 +118,7 @@ function drawVideo(article) {
     line(...steps(video, video.smoothed), "curve", 2, skip),
     hoverPoints(video),
   ], layout({
-    margin: { l: 34, r: 10, t: 14, b: 36 }, hovermode: "x",
+    margin: { l: 34, r: 10, t: 14, b: 36 }, hovermode: "closest", hoverdistance: -1,
     shapes: [
       ...video.intervals.map((range) => band(range, "found", 0.3, 0, 1)),
       ...video.annotations.map((range) => band(range, "truth", 1, 1.02, 1.08)),

@@ -42,13 +42,13 @@ def test_separable_data_without_penalty_stays_finite():
 def test_a_dimension_that_does_not_vary_has_no_weight():
     states, is_anomalous = overlapping_classes()
     states[:, 2] = 1e6
-    assert fit_logistic(states, is_anomalous).weight[2] == 0.0
+    assert fit_logistic(states, is_anomalous, l2=0.1).weight[2] == 0.0
 
 
 def test_the_unit_of_a_dimension_does_not_matter():
     states, is_anomalous = overlapping_classes()
-    one = fit_logistic(states, is_anomalous)
-    two = fit_logistic(states * [1000, 1, 0.01, 1], is_anomalous)
+    one = fit_logistic(states, is_anomalous, l2=0.1)
+    two = fit_logistic(states * [1000, 1, 0.01, 1], is_anomalous, l2=0.1)
     np.testing.assert_allclose(
         one.logits(states), two.logits(states * [1000, 1, 0.01, 1]), atol=1e-6
     )

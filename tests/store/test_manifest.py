@@ -16,7 +16,16 @@ from hiprobe.store import (
 )
 
 HEADER = "video_id,path,split,label,category,annotations,num_frames\n"
-ODD_NAMES = ["a,b", 'say "hi"', "two\nlines", "视频#1", "space d", "é=ü"]
+ODD_NAMES = [
+    "a,b",
+    'say "hi"',
+    "two\nlines",
+    "dos\r\nlines",
+    "line\u2028separator",
+    "视频#1",
+    "space d",
+    "é=ü",
+]
 
 
 def test_odd_names_survive_a_round_trip(tmp_path):
@@ -48,10 +57,31 @@ def test_paths_resolve_against_the_manifests_folder(tmp_path):
 
 def test_json_lines(tmp_path):
     path = tmp_path / "manifest.jsonl"
-    row = {"video_id": "视频", "path": "a.mp4", "split": "test", "label": "anomalous"}
-    path.write_text(json.dumps(row | {"annotations": "1:2", "num_frames": 5}) + "\n\n")
-    (record,) = read_manifest(path)
-    assert (record.video_id, record.annotations, record.num_frames) == ("视频", ((1, 2),), 5)
+    row = {"path": "a.mp4", "split": "test", "label": "anomalous", "annotations": "1:2"}
+    lines = [
+        json.dumps(row | {"video_id": name, "num_frames": 5}, ensure_ascii=False)
+        for name in ODD_NAMES
+    ]
+    path.write_text("\n\n".join(lines), encoding="utf-8")
+    records = read_manifest(path)
+    assert [record.video_id for record in records] == ODD_NAMES
+    assert {(record.annotations, record.num_frames) for record in records} == {(((1, 2),), 5)}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.jsonl", '{"video_id":', "line 1 is not JSON"),
+        ("m.jsonl", "[1]", r"line 1 is not a JSON object, got '\[1\]'"),
+        ("m.csv", HEADER + 'a,"a.mp4,test,normal,,,\n' + "x" * 200_000, "quotation mark"),
+        ("m.csv", "é".encode("latin-1"), "cannot read it as UTF-8 text"),
+    ],
+)
+def test_unreadable_manifests_say_why(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ManifestError, match=message):
+        read_manifest(path)
 
 
 @pytest.mark.parametrize(
@@ -60,6 +90,7 @@ def test_json_lines(tmp_path):
         ("a,a.mp4,train,weird,,,", "label is 'weird', expected normal or anomalous"),
         ("a,a.mp4,val,normal,,,", "split is 'val', expected train or test"),
         ("a,,train,normal,,,", "path is empty"),
+        (",a.mp4,train,normal,,,", "video_id is empty"),
         ("a,a.mp4,test,anomalous,,12,", "annotation '12' is not start_frame:stop_frame"),
         ("a,a.mp4,test,anomalous,,9:3,", "annotation '9:3' stops at or before its start"),
         ("a,a.mp4,test,anomalous,,1:5;4:9,", "annotations overlap at frame 4"),
