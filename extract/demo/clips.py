@@ -1,52 +1,51 @@
-"""The demo's videos: which events when, rendered and encoded to MP4 with exact annotations.
+"""The demo's videos: surveillance-like clips, encoded to MP4, with exact annotations.
 
-Everything follows from the seed. An event's annotation is the range of frames in which it is
-drawn.
+Everything follows from seeds: the same seed gives the same frames, byte by byte, before they are
+encoded. An anomalous clip's annotations are the ranges of frames in which its event is drawn.
 """
 
 from __future__ import annotations
 
 import csv
-import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
 from PIL import ImageDraw
 
-from hiprobe.extract.demo.scenes import CLOTHES, EVENTS, PLACES, Canvas, background
+from hiprobe.extract.demo.motions import (
+    ANOMALOUS_EVENTS,
+    NORMAL_EVENTS,
+    Event,
+    Moment,
+    Part,
+    event_parts,
+    fire_flicker,
+    fire_growth,
+)
+from hiprobe.extract.demo.scenes import draw_lamp, glow_map, paint_background
+from hiprobe.extract.demo.timelines import plan_events
 from hiprobe.store import format_annotations, merge_ranges
 
-NORMAL_EVENTS = ("empty", "stand", "walk", "walk_two", "talk", "car")
-ANOMALOUS_EVENTS = ("fight", "fire", "fall", "crowd")
+__all__ = [
+    "ANOMALOUS_EVENTS",
+    "NORMAL_EVENTS",
+    "Clip",
+    "Event",
+    "plan_clips",
+    "render_frames",
+    "write_clips",
+]
+
 SIZES = ((160, 120), (176, 144), (192, 108), (128, 96))
-RATES = (Fraction(10), Fraction(15), Fraction(25), Fraction(30000, 1001))
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happens in a range of frames.
-
-    Attributes
-    ----------
-    kind : str
-        One of `NORMAL_EVENTS` or `ANOMALOUS_EVENTS`.
-    start_frame, stop_frame : int
-        Half-open.
-    place : str
-        A key of `scenes.PLACES`.
-    colour : str
-        A key of `scenes.CLOTHES`: the clothes of the first person, or the car.
-    """
-
-    kind: str
-    start_frame: int
-    stop_frame: int
-    place: str
-    colour: str
+RATES = (10.0, 15.0, 25.0, 30000 / 1001)
+MIN_FRAMES, MAX_FRAMES = 150, 420
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -56,16 +55,17 @@ class Clip:
     Attributes
     ----------
     name : str
-        File name without ending.
+        File name without ending; unique in its plan.
     split : {'train', 'test'}
     label : {'normal', 'anomalous'}
     category : str
         Kind of the anomalous event; empty for a normal clip.
     width, height : int
         Pixels.
-    fps : Fraction
+    fps : float
     num_frames : int
     events : tuple of Event
+        In order of their starts; they may overlap. Frames in none show the empty street.
     seed : int
         Of the scene, the noise and the events' details.
     """
@@ -76,43 +76,54 @@ class Clip:
     category: str
     width: int
     height: int
-    fps: Fraction
+    fps: float
     num_frames: int
     events: tuple[Event, ...]
     seed: int
 
     @property
     def annotations(self) -> tuple[tuple[int, int], ...]:
-        """Half-open frame ranges of the anomalous events."""
+        """Half-open frame ranges of the anomalous events, joined where they touch."""
         return merge_ranges(
-            (event.start_frame, event.stop_frame)
-            for event in self.events
-            if event.kind in ANOMALOUS_EVENTS
+            (event.start_frame, event.stop_frame) for event in self.events if event.is_anomalous
         )
 
     @property
-    def folder(self) -> str:
-        """Where it lies below the root: split and label or category."""
-        return f"{self.split}/{self.category or 'normal'}"
+    def video_id(self) -> str:
+        """Its path below the root, without the ending."""
+        return f"{self.split}/{self.category or 'normal'}/{self.name}"
 
 
 def plan_clips(num_videos: int = 48, seed: int = 0) -> list[Clip]:
-    """Plan the demo's clips: half for training, half of each split anomalous.
+    """Plan clips: half for training, half of each split anomalous, kinds in equal numbers.
+
+    Sizes and frame rates are dealt out evenly within each split and label, so that neither
+    tells the label.
 
     Parameters
     ----------
     num_videos : int
-        A multiple of 4.
     seed : int
-        Same seed, same clips, frame by frame.
+        Not negative. Clips of different seeds share no seed, up to 100 000 clips.
     """
     rng = np.random.default_rng(seed)
-    clips = []
-    for index in range(num_videos):
-        split = ("train", "test")[index % 2]
-        is_anomalous = index // 2 % 2 == 1
-        category = ANOMALOUS_EVENTS[index // 4 % len(ANOMALOUS_EVENTS)] if is_anomalous else ""
-        clips.append(_plan_clip(rng, index, split, category))
+    clips: list[Clip] = []
+    num_train = (num_videos + 1) // 2
+    for split, count in (("train", num_train), ("test", num_videos - num_train)):
+        for label, number in (("normal", (count + 1) // 2), ("anomalous", count // 2)):
+            sizes, rates = _deal(SIZES, number, rng), _deal(RATES, number, rng)
+            kinds = _deal(ANOMALOUS_EVENTS if label == "anomalous" else ("",), number, rng)
+            normal_kinds = iter(_deal(NORMAL_EVENTS, 3 * number, rng))
+            for kind, size, fps in zip(kinds, sizes, rates, strict=True):
+                num_frames = int(np.clip(rng.uniform(11, 20) * fps, MIN_FRAMES, MAX_FRAMES))
+                name = f"{kind or 'normal'}-{len(clips):03d}"
+                events = plan_events(
+                    kind, num_frames, fps, size[1] / size[0], normal_kinds=normal_kinds, rng=rng
+                )
+                clip_seed = seed * 100_000 + len(clips)
+                clips.append(
+                    Clip(name, split, label, kind, *size, fps, num_frames, events, clip_seed)
+                )
     return clips
 
 
@@ -125,31 +136,42 @@ def render_frames(clip: Clip) -> Iterator[np.ndarray]:
         RGB.
     """
     rng = np.random.default_rng(clip.seed)
-    scene = background(clip.width, clip.height, rng)
-    painters = [
-        (event, EVENTS[event.kind](rng, PLACES[event.place], CLOTHES[event.colour]))
+    size = (clip.width, clip.height)
+    scene = paint_background(*size, rng)
+    lamp = _Lamp(size, rng)
+    draw_lamp(ImageDraw.Draw(scene), size, lamp.x)
+    phases = [rng.uniform(0, 2 * math.pi, 16) for _ in clip.events]
+    noise = rng.uniform(2, 10)
+    drift, period, start = rng.uniform(0, 0.1), rng.uniform(6, 15), rng.uniform(0, 1)
+    fires = {
+        event: glow_map(size, event.x, event.y - 0.05, 0.2)[:, :, None]
+        * np.array([1.0, 0.6, 0.25], np.float32)
         for event in clip.events
-    ]
-    noise = rng.uniform(2, 9)
-    drift, phase = rng.uniform(0.0, 0.08), rng.uniform(0, 6)
-    fps = float(clip.fps)
+        if event.kind == "fire"
+    }
     for frame in range(clip.num_frames):
+        seconds = frame / clip.fps
+        light = lamp.light(seconds)
+        parts: list[Part] = []
+        for event, moment in _moments(clip, phases, frame):
+            parts += event_parts(event, moment, size)
+            if event in fires:
+                strength = 60 * fire_growth(moment) * fire_flicker(moment).mean()
+                light = light + np.float32(strength) * fires[event]
         image = scene.copy()
-        canvas = Canvas(ImageDraw.Draw(image), clip.width, clip.height)
-        for event, paint in painters:
-            if event.start_frame <= frame < event.stop_frame:
-                done = frame - event.start_frame
-                paint(canvas, done / fps, done / (event.stop_frame - event.start_frame))
-        brightness = 1 + drift * np.sin(0.7 * frame / fps + phase)
-        grain = rng.normal(0, noise, (clip.height, clip.width, 1)).astype(np.float32)
-        picture = np.asarray(image, dtype=np.float32) * brightness + grain
-        yield np.clip(picture, 0, 255).astype(np.uint8)
+        draw = ImageDraw.Draw(image)
+        for _, paint in sorted(parts, key=lambda part: part[0]):
+            paint(draw)
+        gain = 1 + drift * math.sin(2 * math.pi * (seconds / period + start))
+        picture = np.asarray(image, np.float32) * np.float32(gain) + light
+        grain = rng.standard_normal((clip.height, clip.width, 1), np.float32)
+        yield np.clip(picture + np.float32(noise) * grain, 0, 255).astype(np.uint8)
 
 
 def write_clips(
     clips: Sequence[Clip],
     root: Path,
-    on_progress: Callable[[int], None] = lambda done: None,
+    on_progress: Callable[[int], None] = lambda num_done: None,
 ) -> None:
     """Render and encode clips to ``root/SPLIT/CATEGORY/NAME.mp4``, with ``root/annotations.csv``.
 
@@ -157,76 +179,70 @@ def write_clips(
     ----------
     clips : sequence of Clip
     root : Path
+        Made if it is not there; files of the same names are replaced.
     on_progress : callable
-        Called with the number of clips done.
+        Called after each clip with the number of clips written.
     """
-    for done, clip in enumerate(clips, start=1):
-        folder = root / clip.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        _encode(clip, folder / f"{clip.name}.mp4")
-        on_progress(done)
-    with (root / "annotations.csv").open("w", newline="", encoding="utf-8") as file:
+    for num_done, clip in enumerate(clips, start=1):
+        path = root / f"{clip.video_id}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _encode(clip, path)
+        on_progress(num_done)
+    root.mkdir(parents=True, exist_ok=True)
+    partial = root / "annotations.csv.partial"
+    with partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["video_id", "annotations"])
         for clip in clips:
             if clip.annotations:
-                ranges = format_annotations(clip.annotations)
-                writer.writerow([f"{clip.folder}/{clip.name}", ranges])
+                writer.writerow([clip.video_id, format_annotations(clip.annotations)])
+    partial.replace(root / "annotations.csv")
 
 
-def _plan_clip(rng: np.random.Generator, index: int, split: str, category: str) -> Clip:
-    num_frames = int(rng.integers(150, 421))
-    width, height = SIZES[int(rng.integers(len(SIZES)))]
-    events = _normal_events(rng, num_frames)
-    if category:
-        length = int(num_frames * rng.uniform(0.25, 0.6))
-        start = int(rng.integers(0, num_frames - length + 1))
-        events.append(_event(rng, category, start, start + length))
-    return Clip(
-        name=f"clip-{index:03d}",
-        split=split,
-        label="anomalous" if category else "normal",
-        category=category,
-        width=width,
-        height=height,
-        fps=RATES[int(rng.integers(len(RATES)))],
-        num_frames=num_frames,
-        events=tuple(events),
-        seed=int(rng.integers(2**32)),
-    )
+class _Lamp:
+    """A street lamp that is off, on, or flickers, whatever happens below it."""
+
+    def __init__(self, size: tuple[int, int], rng: np.random.Generator) -> None:
+        self.x = rng.uniform(0.08, 0.92)
+        strength = rng.choice([0.0, 40.0, 65.0]).astype(np.float32)
+        self._flickers = rng.random() < 0.5
+        self._phase = rng.uniform(0, 6)
+        colour = np.array([1.0, 0.93, 0.75], np.float32)
+        self._map = strength * glow_map(size, self.x, 0.12, 0.2)[:, :, None] * colour
+
+    def light(self, seconds: float) -> np.ndarray:
+        """Light to add, (height, width, 3) float32."""
+        wave = math.sin(11 * seconds + self._phase) + math.sin(17.3 * seconds)
+        return self._map * np.float32(0.25 if self._flickers and wave > 0.3 else 1.0)
 
 
-def _normal_events(rng: np.random.Generator, num_frames: int) -> list[Event]:
-    """Two or three normal events, one after the other, over the whole video."""
-    cuts = np.sort(rng.integers(0, num_frames, int(rng.integers(1, 3))))
-    edges = [0, *(int(cut) for cut in cuts), num_frames]
-    return [
-        _event(rng, NORMAL_EVENTS[int(rng.integers(len(NORMAL_EVENTS)))], start, stop)
-        for start, stop in itertools.pairwise(edges)
-        if stop > start
-    ]
-
-
-def _event(rng: np.random.Generator, kind: str, start: int, stop: int) -> Event:
-    places, colours = list(PLACES), list(CLOTHES)
-    return Event(
-        kind,
-        start,
-        stop,
-        places[int(rng.integers(len(places)))],
-        colours[int(rng.integers(len(colours)))],
-    )
+def _moments(
+    clip: Clip, phases: Sequence[np.ndarray], frame: int
+) -> Iterator[tuple[Event, Moment]]:
+    """Go through the events that happen in a frame."""
+    aspect = clip.height / clip.width
+    for event, own in zip(clip.events, phases, strict=True):
+        if event.start_frame <= frame < event.stop_frame:
+            seconds = (frame - event.start_frame) / clip.fps
+            yield event, Moment(seconds, (event.stop_frame - frame) / clip.fps, aspect, own)
 
 
 def _encode(clip: Clip, path: Path) -> None:
-    """Write a clip under a temporary name first: a file with its name is whole."""
-    partial = path.with_suffix(".partial")
+    """Encode under a temporary name first: a file with its own name is whole."""
+    partial = path.with_name(f"{path.name}.partial")
+    rate = Fraction(clip.fps).limit_denominator(1001)
     with av.open(str(partial), "w", format="mp4") as container:
-        stream = container.add_stream(
-            "libx264", rate=clip.fps, options={"preset": "veryfast", "crf": "20"}
-        )
+        stream = container.add_stream("libx264", rate=rate, options={"preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = clip.width, clip.height, "yuv420p"
         for frame in render_frames(clip):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
-    partial.rename(path)
+    partial.replace(path)
+
+
+def _deal(items: Sequence[T], count: int, rng: np.random.Generator) -> list[T]:
+    """Take `count` items, each as often as the others, in random order."""
+    dealt: list[T] = []
+    while len(dealt) < count:
+        dealt += [items[index] for index in rng.permutation(len(items))]
+    return dealt[:count]

@@ -1,73 +1,130 @@
+import csv
 from collections import Counter
+from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 
-from hiprobe.extract.demo.clips import ANOMALOUS_EVENTS, plan_clips, render_frames, write_clips
+from hiprobe.extract.demo.clips import (
+    ANOMALOUS_EVENTS,
+    NORMAL_EVENTS,
+    RATES,
+    SIZES,
+    plan_clips,
+    render_frames,
+    write_clips,
+)
 from hiprobe.extract.manifests import folder_manifest
-from hiprobe.extract.video import SegmentReader, inspect_video
+from hiprobe.extract.video import inspect_video
+from hiprobe.store import format_annotations
 
 
-def test_the_plan_is_balanced_and_seeded():
+def first_of(category, seed=0):
+    return next(clip for clip in plan_clips(16, seed) if clip.category == category)
+
+
+def test_the_plan_is_balanced():
     clips = plan_clips(48, seed=3)
-    assert Counter((clip.split, clip.label) for clip in clips) == {
-        (split, label): 12 for split in ("train", "test") for label in ("normal", "anomalous")
-    }
     for split in ("train", "test"):
-        kinds = Counter(clip.category for clip in clips if clip.split == split and clip.category)
-        assert kinds == dict.fromkeys(ANOMALOUS_EVENTS, 3)
-    assert clips == plan_clips(48, seed=3)
-    assert clips != plan_clips(48, seed=4)
-    assert len({clip.seed for clip in clips}) == 48
-    assert len({(clip.width, clip.height) for clip in clips}) == 4
-    assert len({clip.fps for clip in clips}) == 4
+        for label in ("normal", "anomalous"):
+            group = [clip for clip in clips if (clip.split, clip.label) == (split, label)]
+            assert len(group) == 12
+            assert Counter((c.width, c.height) for c in group) == dict.fromkeys(SIZES, 3)
+            assert Counter(c.fps for c in group) == dict.fromkeys(RATES, 3)
+            kinds = ANOMALOUS_EVENTS if label == "anomalous" else ("",)
+            assert Counter(c.category for c in group) == dict.fromkeys(kinds, 12 // len(kinds))
+    normal = {e.kind for clip in clips if clip.label == "normal" for e in clip.events}
+    assert normal == set(NORMAL_EVENTS)
 
 
-@pytest.mark.parametrize("clip", plan_clips(16), ids=lambda clip: clip.name)
-def test_annotations_are_the_anomalous_events(clip):
-    if clip.label == "normal":
-        assert clip.annotations == ()
-        return
+@pytest.mark.parametrize("num_videos", [1, 2, 3, 7, 10])
+def test_any_number_of_videos_can_be_planned(num_videos):
+    splits = Counter(clip.split for clip in plan_clips(num_videos))
+    assert splits == Counter(train=(num_videos + 1) // 2, test=num_videos // 2)
+
+
+def test_the_plan_follows_from_the_seed_and_no_two_clips_share_one():
+    assert plan_clips(48, seed=3) == plan_clips(48, seed=3)
+    clips = plan_clips(48, seed=3) + plan_clips(48, seed=4)
+    assert len({clip.seed for clip in clips}) == 96
+    assert len({clip.events for clip in clips}) == 96
+    assert len({clip.video_id for clip in clips[:48]}) == 48
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_annotations_are_the_anomalous_events(seed):
+    for clip in plan_clips(48, seed):
+        assert 150 <= clip.num_frames <= 420
+        assert all(0 <= e.start_frame < e.stop_frame <= clip.num_frames for e in clip.events)
+        anomalous = [e for e in clip.events if e.kind in ANOMALOUS_EVENTS]
+        assert clip.annotations == tuple((e.start_frame, e.stop_frame) for e in anomalous)
+        assert [e.kind for e in anomalous] == ([clip.category] if clip.category else [])
+        if anomalous:
+            ((start, stop),) = clip.annotations
+            assert 0.25 <= (stop - start) / clip.num_frames <= 0.6
+
+
+def test_rendering_is_deterministic():
+    clip = first_of("fight")
+    frames = np.stack(list(render_frames(clip)))
+    assert frames.shape == (clip.num_frames, clip.height, clip.width, 3)
+    assert frames.dtype == np.uint8
+    np.testing.assert_array_equal(frames, np.stack(list(render_frames(clip))))
+    other = np.stack(list(render_frames(replace(clip, seed=clip.seed + 1))))
+    assert (frames != other).any()
+
+
+@pytest.mark.parametrize("category", ANOMALOUS_EVENTS)
+def test_an_anomaly_is_seen_in_its_frames_and_in_no_others(category):
+    clip = first_of(category)
     ((start, stop),) = clip.annotations
-    assert 0 <= start < stop <= clip.num_frames
-    assert 0.24 < (stop - start) / clip.num_frames < 0.61
+    # Moved past the last frame it is never drawn; the other events keep their random numbers.
+    hidden = tuple(
+        replace(e, start_frame=e.start_frame + 1000, stop_frame=e.stop_frame + 1000)
+        if e.is_anomalous
+        else e
+        for e in clip.events
+    )
+    pairs = zip(render_frames(clip), render_frames(replace(clip, events=hidden)), strict=True)
+    changed = np.array([(np.abs(a.astype(int) - b) > 40).any(axis=2).mean() for a, b in pairs])
+    assert not changed[:start].any()
+    assert not changed[stop:].any()
+    assert (changed[start:stop] > 0).all()
+    assert changed[start:stop].mean() > 0.004
 
 
-def test_rendering_is_deterministic_and_events_are_visible():
-    clip = plan_clips(4)[2]
-    frames = list(render_frames(clip))
-    assert frames[0].shape == (clip.height, clip.width, 3)
-    again = list(render_frames(clip))
-    assert all((one == two).all() for one, two in zip(frames, again, strict=True))
-    ((start, stop),) = clip.annotations
-    without = type(clip)(**{**vars(clip), "events": clip.events[:-1]})
-    quiet = list(render_frames(without))
-    middle = (start + stop) // 2
-    changed = np.abs(frames[middle].astype(int) - quiet[middle]) > 60
-    assert changed.any(axis=2).mean() > 0.002
-
-
-def test_files_have_the_planned_frames_and_rates_and_a_manifest(tmp_path):
+def test_files_have_the_planned_frames_and_rates(tmp_path):
     clips = plan_clips(4, seed=1)
-    write_clips(clips, tmp_path)
-    records, warnings = folder_manifest(tmp_path, annotations=tmp_path / "annotations.csv")
-    assert warnings == []
-    by_id = {record.video_id: record for record in records}
+    clips = [replace(clip, fps=fps) for clip, fps in zip(clips, RATES, strict=True)]
+    done = []
+    write_clips(clips, tmp_path, done.append)
+    assert done == [1, 2, 3, 4]
     for clip in clips:
-        record = by_id[f"{clip.folder}/{clip.name}"]
-        assert (record.split, record.label, record.category) == (
-            clip.split,
-            clip.label,
-            clip.category,
-        )
-        assert record.annotations == clip.annotations
-        info = inspect_video(record.path)
+        path = tmp_path / f"{clip.video_id}.mp4"
+        info = inspect_video(path)
         assert (info.num_frames, info.width, info.height) == (
             clip.num_frames,
             clip.width,
             clip.height,
         )
-        assert info.fps == pytest.approx(float(clip.fps), rel=1e-3)
-        reader = SegmentReader(record.path, [(0, clip.num_frames)], 2)
-        list(reader)
-        assert reader.num_decoded == clip.num_frames
+        assert info.fps == pytest.approx(clip.fps, rel=1e-6)
+        with av.open(str(path)) as container:
+            decoded = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        assert len(decoded) == clip.num_frames
+        rendered = next(render_frames(clip))
+        assert np.abs(decoded[0].astype(int) - rendered).mean() < 12
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_the_folder_makes_a_manifest(tmp_path):
+    clips = plan_clips(4, seed=2)
+    write_clips(clips, tmp_path)
+    with (tmp_path / "annotations.csv").open(newline="") as file:
+        rows = {row["video_id"]: row["annotations"] for row in csv.DictReader(file)}
+    assert rows == {c.video_id: format_annotations(c.annotations) for c in clips if c.category}
+    records, warnings = folder_manifest(tmp_path, annotations=tmp_path / "annotations.csv")
+    assert warnings == []
+    planned = {c.video_id: (c.split, c.label, c.category, c.annotations) for c in clips}
+    read = {r.video_id: (r.split, r.label, r.category, r.annotations) for r in records}
+    assert read == planned
