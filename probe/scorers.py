@@ -9,8 +9,8 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-# The paper's setting. On the demo's random model every strength is at chance, so nothing yet
-# speaks for another default; `make bench-l2` measures it on any store.
+# The paper's setting. On the demo's random model no strength holds out better than another, so
+# nothing yet speaks for another default; `make bench-l2` measures it on any store.
 DEFAULT_L2 = 0.0
 MAX_ITERATIONS = 1000
 
