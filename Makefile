@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types format bench-l2 clean
+.PHONY: help install demo test check lint types format bench-l2 bench-extract stress-kill \
+	bench-demo-model demo-model clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(VENV)/installed ## Install hiprobe with all extras into .venv
 
@@ -43,6 +44,18 @@ format: install ## Format the code and mend what ruff can mend
 
 bench-l2: install ## Held-out AUC of the scorer's L2 strengths on the demo's store
 	$(BIN)/python benchmarks/l2_strength.py $(OUT)/features.zarr
+
+bench-extract: install ## Extraction against bare forward passes and the usual loops
+	$(BIN)/python benchmarks/extract_speed.py
+
+stress-kill: install ## Kill an extraction with two workers at 100 random instants
+	$(BIN)/python benchmarks/kill_extract.py
+
+bench-demo-model: install ## Trained against random weights and pixel statistics; writes docs/demo-model.md
+	$(BIN)/python -m benchmarks.demo_model
+
+demo-model: install ## Train the demo's model again (some 25 minutes on two cores)
+	$(BIN)/python -m hiprobe.extract.demo.train
 
 clean: ## Remove everything that make built
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 manifest = typer.Typer(help="Make a manifest: which videos there are, and their labels.")
-store = typer.Typer(help="Look into a feature store.")
+store = typer.Typer(help="Look into feature stores, check and join them.")
 
 app.add_typer(manifest, name="manifest", no_args_is_help=True)
 app.command()(hiprobe.extract.cli.extract)
@@ -36,6 +36,8 @@ manifest.command("folder")(hiprobe.extract.cli.manifest_folder)
 manifest.command("ucf-crime")(hiprobe.evaluate.cli.manifest_ucf_crime)
 manifest.command("xd-violence")(hiprobe.evaluate.cli.manifest_xd_violence)
 store.command("info")(hiprobe.cli.store.info)
+store.command("verify")(hiprobe.cli.store.verify)
+store.command("merge")(hiprobe.cli.store.merge)
 
 
 def main() -> None:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from hiprobe.store.errors import HiProbeError
+
 
 def info(store: Annotated[Path, typer.Argument(help="The store's folder.")]) -> None:
     """Say what a store holds and how it was made."""
@@ -30,3 +32,73 @@ def info(store: Annotated[Path, typer.Argument(help="The store's folder.")]) -> 
     for video_id, row in features.videos.iterrows():
         if row["error"]:
             console.print(f"{row['status']}: {video_id}: {row['error']}", markup=False)
+
+
+def verify(
+    store: Annotated[Path, typer.Argument(help="The store's folder.")],
+    parity: Annotated[
+        int, typer.Option(min=0, help="Segments to compute again with the model, one by one.")
+    ] = 0,
+    model: Annotated[
+        str | None, typer.Option(help="For --parity: the model, if it has moved.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="For --parity: auto, cpu, cuda:0, …")] = "auto",
+    seed: Annotated[int, typer.Option(help="For --parity: of the choice of segments.")] = 0,
+) -> None:
+    """Read everything back: checksums, missing blocks, values that are not finite."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from hiprobe.store.verify import verify as verify_store
+
+    console = Console(highlight=False)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading")
+        found = verify_store(
+            store, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    for problem in found.problems:
+        console.print(problem, style="red", markup=False)
+    console.print(
+        f"{store}: {found.num_videos} finished videos, {found.num_blocks} blocks, "
+        f"{found.num_bytes / 1e6:.1f} MB read; {len(found.problems)} problems",
+        markup=False,
+    )
+    if found.problems:
+        raise HiProbeError(
+            f"{store}: damaged, see above. Restore the named files from a copy, or extract the "
+            "named videos to another store."
+        )
+    if parity:
+        _certify(store, parity, model, device, seed)
+
+
+def merge(
+    out: Annotated[Path, typer.Argument(help="The store to make.")],
+    parts: Annotated[list[Path], typer.Argument(help="Stores of one extraction's parts.")],
+) -> None:
+    """Join the stores that `hiprobe extract --rank …` wrote."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from hiprobe.store.merge import merge as merge_stores
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("copying")
+        num_videos = merge_stores(
+            out, parts, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    print(f"{out}: {num_videos} finished videos of {len(parts)} stores")
+
+
+def _certify(store: Path, num_segments: int, model: str | None, device: str, seed: int) -> None:
+    """Compute random segments again, print the differences, and keep them in the store."""
+    from hiprobe.extract.cli import require_extract
+
+    require_extract()
+    from hiprobe.extract.parity import certify
+
+    certificate = certify(store, num_segments, model=model, device=device, seed=seed)
+    for layer, difference in certificate["max_relative_difference"].items():
+        print(f"layer {layer}: {difference:.1e}")
+    print(f"parity: {len(certificate['segments'])} segments computed again one by one")

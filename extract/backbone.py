@@ -10,9 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import torch
 import transformers
@@ -23,6 +26,7 @@ from hiprobe.extract.video import Segment
 from hiprobe.store import ModelError
 
 DEFAULT_PROMPT = "Is anything abnormal happening in this video? Describe it."
+NUMERIC_LIBRARIES = ("torch", "torchvision", "transformers")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -44,6 +48,12 @@ class BackboneConfig:
         'auto': the checkpoint's own on a GPU, float32 on a CPU.
     device : str
         'auto' (a GPU where there is one), 'cpu', 'cuda:0', …
+    attention : {'auto', 'sdpa', 'flash_attention_2', 'eager'}
+        Transformers' implementation; 'auto' is its own choice, SDPA where the model has it.
+    load_in : {'full', '8bit', '4bit'}
+        Weights quantised by bitsandbytes; needs a CUDA GPU.
+    compile : bool
+        ``torch.compile`` each decoder layer.
     """
 
     model: str
@@ -52,19 +62,43 @@ class BackboneConfig:
     layers: tuple[int, ...] | None = None
     dtype: str = "auto"
     device: str = "auto"
+    attention: str = "auto"
+    load_in: str = "full"
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class BackboneDescription:
+    """What a store records of a loaded backbone.
+
+    Attributes
+    ----------
+    provenance : dict
+        What must be equal for two runs to give the same numbers.
+    layers : tuple of int
+    num_features : int
+    device : str
+    """
+
+    provenance: dict[str, Any]
+    layers: tuple[int, ...]
+    num_features: int
+    device: str
 
 
 class FirstTokenTap:
     """Forward hooks that keep the last position of each wanted layer's hidden states.
 
     Indices follow Transformers' ``hidden_states``: 0 is what enters the first decoder layer,
-    l what leaves layer l, and the last index what leaves the final norm.
+    l what leaves layer l, and the last index what leaves the final norm. Decoder layers above the
+    highest one wanted are dropped from the model: they take neither time nor memory.
     """
 
     def __init__(self, decoder: Any, layers: Sequence[int]) -> None:
         self._captured: dict[int, torch.Tensor] = {}
         self._layers = list(layers)
-        blocks, last = decoder.layers, len(decoder.layers)
+        last = len(decoder.layers)
+        blocks = decoder.layers = decoder.layers[: max(1, *self._layers)]
         for index in self._layers:
             if index == 0:
                 blocks[0].register_forward_pre_hook(self._keep_input, with_kwargs=True)
@@ -75,8 +109,12 @@ class FirstTokenTap:
     def take(self) -> torch.Tensor:
         """States of the pass just made: (layer, segment, feature); forgets them."""
         states = torch.stack([self._captured[index] for index in self._layers])
-        self._captured.clear()
+        self.clear()
         return states
+
+    def clear(self) -> None:
+        """Forget the states of a pass that has failed."""
+        self._captured.clear()
 
     def _keep_input(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden = args[0] if args else kwargs["hidden_states"]
@@ -132,16 +170,21 @@ class Backbone:
             )
         self.num_features = int(decoder.config.hidden_size)
         self._tap = FirstTokenTap(decoder, self.layers)
-        self._text = _chat_text(processor, config)
-        # The default of this option of Qwen's video processor is about to change: fix it.
-        self._video_options = (
-            {"cap_pixels_per_frame": True}
-            if hasattr(processor.video_processor, "cap_pixels_per_frame")
-            else {}
-        )
+        if config.compile:
+            for layer in decoder.layers:
+                layer.forward = torch.compile(layer.forward)
+        try:
+            self._text = chat_text(processor, config.prompt)
+        except ValueError as error:
+            raise ModelError(
+                f"{config.model}: no chat template in its processor: {error}"
+            ) from error
 
     def prepare(self, segments: Sequence[Segment], fps: float) -> dict[str, torch.Tensor]:
-        """Turn segments into model inputs, each segment a video of its own.
+        """Turn segments into model inputs in main memory, each segment a video of its own.
+
+        Safe to call from several threads. The first dimension of every tensor is the segment, or
+        divides into equal parts for the segments.
 
         Parameters
         ----------
@@ -150,27 +193,10 @@ class Backbone:
         fps : float
             The video's frames per second.
         """
-        batch = self._processor(
-            text=[self._text] * len(segments),
-            videos=[
-                torch.from_numpy(segment.keyframes).permute(0, 3, 1, 2) for segment in segments
-            ],
-            video_metadata=[
-                {
-                    "total_num_frames": segment.stop_frame - segment.start_frame,
-                    "frames_indices": list(segment.frame_indices),
-                    "fps": fps,
-                }
-                for segment in segments
-            ],
-            do_sample_frames=False,
-            return_tensors="pt",
-            padding=True,
-            padding_side="left",
-            **self._video_options,
-        )
+        texts, rates = [self._text] * len(segments), [fps] * len(segments)
+        batch = process_segments(self._processor, texts, segments, rates)
         return {
-            name: value.to(self.device, self._model.dtype if "pixel_values" in name else None)
+            name: value.to(self._model.dtype) if "pixel_values" in name else value
             for name, value in batch.items()
             if isinstance(value, torch.Tensor)
         }
@@ -185,13 +211,20 @@ class Backbone:
             Equal to ``generate(max_new_tokens=1, output_hidden_states=True)``'s states of the
             first generated token.
         """
-        self._model(**inputs, use_cache=False)
+        on_device = {name: value.to(self.device) for name, value in inputs.items()}
+        self._model(**on_device, use_cache=False)
         return self._tap.take().float().cpu().numpy()
 
-    def provenance(self) -> dict[str, Any]:
-        """What must be equal for two runs to give the same numbers."""
+    def forget(self) -> None:
+        """Free what a pass that ran out of memory has left."""
+        self._tap.clear()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def describe(self) -> BackboneDescription:
+        """Describe the model and everything else that changes the numbers."""
         model_config = self._model.config
-        return {
+        provenance = {
             "model": {
                 "id": self.config.model,
                 "revision": getattr(model_config, "_commit_hash", None) or self.config.revision,
@@ -199,15 +232,76 @@ class Backbone:
                 "class": type(self._model).__name__,
                 "dtype": str(self._model.dtype).removeprefix("torch."),
                 "attention": model_config._attn_implementation,
+                "load_in": self.config.load_in,
+                "compile": self.config.compile,
             },
             "prompt": self.config.prompt,
             "prompt_text": self._text,
             "processor": {
                 "class": type(self._processor).__name__,
-                "call": {"do_sample_frames": False, "padding_side": "left", **self._video_options},
+                "call": _call_options(self._processor),
                 "video": _plain(self._processor.video_processor.to_dict()),
             },
+            # Major versions only: a fix of a library may arrive in the middle of a long run.
+            "numerics": {
+                **{name: version(name).split(".")[0] for name in NUMERIC_LIBRARIES},
+                "libavcodec": str(av.library_versions["libavcodec"][0]),
+            },
         }
+        return BackboneDescription(provenance, self.layers, self.num_features, str(self.device))
+
+
+def chat_text(processor: Any, prompt: str) -> str:
+    """Put a video and a prompt into the processor's chat template, up to where the answer begins.
+
+    Raises
+    ------
+    ValueError
+        It has no chat template.
+    """
+    content = [{"type": "video"}, {"type": "text", "text": prompt}]
+    return processor.apply_chat_template(
+        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+    )
+
+
+def process_segments(
+    processor: Any, texts: Sequence[str], segments: Sequence[Segment], rates: Sequence[float]
+) -> Any:
+    """Make one left-padded batch of model inputs, each segment a video of its own.
+
+    Parameters
+    ----------
+    processor : Transformers processor
+    texts : sequence of str
+        From `chat_text`, one a segment.
+    segments : sequence of Segment
+    rates : sequence of float
+        Frames per second of each segment's video.
+    """
+    return processor(
+        text=list(texts),
+        videos=[torch.from_numpy(segment.keyframes).permute(0, 3, 1, 2) for segment in segments],
+        video_metadata=[
+            {
+                "total_num_frames": segment.stop_frame - segment.start_frame,
+                "frames_indices": list(segment.frame_indices),
+                "fps": fps,
+            }
+            for segment, fps in zip(segments, rates, strict=True)
+        ],
+        return_tensors="pt",
+        padding=True,
+        **_call_options(processor),
+    )
+
+
+def _call_options(processor: Any) -> dict[str, Any]:
+    options = {"do_sample_frames": False, "padding_side": "left"}
+    # The default of this option of Qwen's video processor is about to change: fix it.
+    if hasattr(processor.video_processor, "cap_pixels_per_frame"):
+        options["cap_pixels_per_frame"] = True
+    return options
 
 
 def _resolve_device(device: str) -> torch.device:
@@ -236,8 +330,9 @@ def _load(config: BackboneConfig, device: torch.device) -> tuple[Any, Any, Path]
             revision=config.revision,
             dtype=dtype,
             output_loading_info=True,
+            **_load_options(config, device),
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(
             f"{config.model}: cannot load it as a Transformers model: {error}\n"
             "Give a hub id, or a folder with config.json, *.safetensors and the processor's files."
@@ -249,17 +344,25 @@ def _load(config: BackboneConfig, device: torch.device) -> tuple[Any, Any, Path]
         )
     if getattr(processor, "video_processor", None) is None:
         raise ModelError(f"{config.model}: {type(processor).__name__} takes no videos.")
-    return model.eval().to(device), processor, Path(config_file).parent
+    if config.load_in == "full":
+        model = model.to(device)
+    return model.eval(), processor, Path(config_file).parent
 
 
-def _chat_text(processor: Any, config: BackboneConfig) -> str:
-    content = [{"type": "video"}, {"type": "text", "text": config.prompt}]
-    try:
-        return processor.apply_chat_template(
-            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-        )
-    except ValueError as error:
-        raise ModelError(f"{config.model}: its processor has no chat template: {error}") from error
+def _load_options(config: BackboneConfig, device: torch.device) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if config.attention != "auto":
+        options["attn_implementation"] = config.attention
+    if config.load_in != "full":
+        if device.type != "cuda" or find_spec("bitsandbytes") is None:
+            raise ModelError(
+                f"--load-in {config.load_in}: needs a CUDA GPU and bitsandbytes, found device "
+                f"{device}. Install bitsandbytes on the GPU machine, or leave the option out."
+            )
+        quantization = {f"load_in_{config.load_in}": True}
+        options["quantization_config"] = transformers.BitsAndBytesConfig(**quantization)
+        options["device_map"] = {"": device}
+    return options
 
 
 def _weights_digest(folder: Path) -> str:

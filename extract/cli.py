@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from hiprobe.store.errors import HiProbeError
-
-if TYPE_CHECKING:
-    from hiprobe.extract.pipeline import ExtractSummary
 
 EXIT_SOME_FAILED = 3
 DEFAULT_PROMPT_HELP = 'Default: "Is anything abnormal happening in this video? Describe it."'
@@ -29,12 +27,51 @@ def extract(
         str | None, typer.Option(help=f"Text after the video. {DEFAULT_PROMPT_HELP}")
     ] = None,
     layers: Annotated[
-        str, typer.Option(help="'all', or layers such as 0,8,16-24 (0 = embedding).")
+        str,
+        typer.Option(
+            help="'all', or layers such as 0,8,16-24 (0 = embedding). The model stops after the "
+            "highest."
+        ),
     ] = "all",
-    batch_size: Annotated[int, typer.Option(min=1, help="Segments per forward pass.")] = 8,
+    batch_size: Annotated[
+        str, typer.Option(help="Segments per forward pass; auto: as many as the GPU holds.")
+    ] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, …")] = "auto",
+    attention: Annotated[
+        str, typer.Option(help="auto, sdpa, flash_attention_2 or eager.")
+    ] = "auto",
+    load_in: Annotated[str, typer.Option(help="full, 8bit or 4bit (bitsandbytes).")] = "full",
+    compile_layers: Annotated[
+        bool, typer.Option("--compile", help="torch.compile the decoder layers.")
+    ] = False,
+    readers: Annotated[
+        int, typer.Option(min=1, help="Threads that decode ahead of the model.")
+    ] = 2,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Processes on this machine, a model each; 0: this one.")
+    ] = 0,
+    scheduler: Annotated[
+        str | None, typer.Option(help="A running Dask cluster: tcp://HOST:8786")
+    ] = None,
+    rank: Annotated[
+        int | None, typer.Option(min=0, help="Part of the videos; default: Slurm's task.")
+    ] = None,
+    world_size: Annotated[
+        int | None, typer.Option(min=1, help="Number of parts, each to a store of its own.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many videos now.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only these video ids (or patterns with *) now.")
+    ] = None,
+    retry_failed: Annotated[bool, typer.Option(help="Try the failed videos again.")] = False,
+    parity: Annotated[
+        int, typer.Option(min=0, help="Segments to compute again at the end, one by one.")
+    ] = 4,
+    log_json: Annotated[
+        Path | None, typer.Option(help="Append one JSON line an event to this file.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option(help="Only say what would be done.")] = False,
 ) -> None:
     """Write every layer's first-token hidden state of every segment to a store.
 
@@ -44,14 +81,16 @@ def extract(
     from hiprobe.extract.backbone import DEFAULT_PROMPT, DTYPES, BackboneConfig
     from hiprobe.extract.pipeline import ExtractConfig, parse_layers
 
-    if dtype not in ("auto", *DTYPES):
-        raise typer.BadParameter(f"{dtype!r}: expected auto, {', '.join(DTYPES)}")
-    if segment_frames != "whole" and not (segment_frames.isdecimal() and int(segment_frames)):
-        raise typer.BadParameter(f"--segment-frames {segment_frames!r}: expected 24, say, or whole")
+    _check_choice("--dtype", dtype, ("auto", *DTYPES))
+    _check_choice("--attention", attention, ("auto", "sdpa", "flash_attention_2", "eager"))
+    _check_choice("--load-in", load_in, ("full", "8bit", "4bit"))
     try:
         wanted_layers = parse_layers(layers)
     except ValueError as error:
         raise typer.BadParameter(f"--layers {layers!r}: expected all or 0,8,16-24") from error
+    rank, world_size = _share_of_videos(rank, world_size)
+    if world_size > 1:
+        store = store.with_name(f"{store.stem}.{rank}-of-{world_size}{store.suffix}")
     config = ExtractConfig(
         manifest=manifest,
         store=store,
@@ -62,16 +101,58 @@ def extract(
             layers=wanted_layers,
             dtype=dtype,
             device=device,
+            attention=attention,
+            load_in=load_in,
+            compile=compile_layers,
         ),
-        segment_frames=None if segment_frames == "whole" else int(segment_frames),
+        segment_frames=_number_or("whole", "--segment-frames", segment_frames),
         keyframes=keyframes,
-        batch_size=batch_size,
+        batch_size=_number_or("auto", "--batch-size", batch_size),
+        num_readers=readers,
+        num_workers=workers,
+        scheduler=scheduler,
+        rank=rank,
+        world_size=world_size,
         limit=limit,
+        only=tuple(only or ()),
+        retry_failed=retry_failed,
+        parity=parity,
     )
-    summary = _run_with_progress(config)
-    _print_summary(summary, store)
+    from hiprobe.extract import terminal
+
+    if dry_run:
+        terminal.print_dry_run(config)
+        return
+    summary = terminal.run_with_progress(config, log_json)
+    terminal.print_summary(summary, store)
     if summary.failures:
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _check_choice(option: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise typer.BadParameter(f"{option} {value!r}: expected {', '.join(choices)}")
+
+
+def _number_or(word: str, option: str, value: str) -> int | None:
+    """Read a count; the word means None."""
+    if value == word:
+        return None
+    if not (value.isdecimal() and int(value)):
+        raise typer.BadParameter(f"{option} {value!r}: expected a number, or {word}")
+    return int(value)
+
+
+def _share_of_videos(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """Which part of the videos is ours; without options, Slurm's environment tells."""
+    num_tasks = int(os.environ.get("SLURM_NTASKS", "1"))
+    if world_size is None:
+        world_size = num_tasks
+    if rank is None:
+        rank = int(os.environ.get("SLURM_PROCID", "0")) if num_tasks > 1 else 0
+    if rank >= world_size:
+        raise typer.BadParameter(f"--rank {rank}: expected 0 to {world_size - 1} (--world-size)")
+    return rank, world_size
 
 
 def manifest_folder(
@@ -129,54 +210,3 @@ def _require(*modules: str) -> None:
             f"this command needs {', '.join(missing)}, which the CPU-only install leaves out. "
             "Install them with: pip install 'hiprobe[extract]'"
         )
-
-
-def _run_with_progress(config) -> ExtractSummary:  # type: ignore[no-untyped-def]
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    from hiprobe.extract import pipeline
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("extract"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("segments · left"),
-        TimeRemainingColumn(),
-        TextColumn("· {task.fields[video]}", markup=False),
-    )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("extract", total=None, video="loading the model")
-
-        def show(progress: pipeline.Progress) -> None:
-            bar.update(
-                task,
-                completed=progress.num_segments_done,
-                total=progress.num_segments,
-                video=progress.video_id,
-            )
-
-        return pipeline.extract(config, show)
-
-
-def _print_summary(summary: ExtractSummary, store: Path) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    for video_id, note in summary.notes.items():
-        console.print(f"note: {video_id}: {note}", style="yellow", markup=False)
-    for video_id, reason in summary.failures.items():
-        console.print(f"failed: {video_id}: {reason}", style="red", markup=False)
-    pending = f", {summary.num_pending} pending" if summary.num_pending else ""
-    console.print(
-        f"{store}: {summary.num_done} videos done, {len(summary.failures)} failed{pending}; "
-        f"{summary.num_segments} segments",
-        markup=False,
-    )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+# The paper's.
+SEGMENT_FRAMES = 24
+NUM_KEYFRAMES = 8
+
 
 def segment_ranges(num_frames: int, segment_frames: int | None) -> list[tuple[int, int]]:
     """Cut `num_frames` frames into segments.

@@ -26,8 +26,15 @@ if TYPE_CHECKING:
     )
     from hiprobe.store.probe_file import Probe
     from hiprobe.store.reader import FeatureStore
-    from hiprobe.store.schema import DONE, FAILED, LAYER_CONVENTION, PENDING, SCHEMA_VERSION
-    from hiprobe.store.writer import PlannedVideo, StoreWriter
+    from hiprobe.store.schema import (
+        DONE,
+        FAILED,
+        LAYER_CONVENTION,
+        PENDING,
+        REPLACED,
+        SCHEMA_VERSION,
+    )
+    from hiprobe.store.writer import BlockWriter, PlannedVideo, StoreWriter, write_errors
 
 _NAMES = {
     "errors": ("HiProbeError", "ManifestError", "ModelError", "StoreError", "VideoError"),
@@ -42,8 +49,8 @@ _NAMES = {
     ),
     "probe_file": ("Probe",),
     "reader": ("FeatureStore",),
-    "schema": ("DONE", "FAILED", "LAYER_CONVENTION", "PENDING", "SCHEMA_VERSION"),
-    "writer": ("PlannedVideo", "StoreWriter"),
+    "schema": ("DONE", "FAILED", "LAYER_CONVENTION", "PENDING", "REPLACED", "SCHEMA_VERSION"),
+    "writer": ("BlockWriter", "PlannedVideo", "StoreWriter", "write_errors"),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -52,7 +59,9 @@ __all__ = [
     "FAILED",
     "LAYER_CONVENTION",
     "PENDING",
+    "REPLACED",
     "SCHEMA_VERSION",
+    "BlockWriter",
     "FeatureStore",
     "HiProbeError",
     "ManifestError",
@@ -68,6 +77,7 @@ __all__ = [
     "merge_ranges",
     "parse_annotations",
     "read_manifest",
+    "write_errors",
     "write_manifest",
 ]
 

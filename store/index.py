@@ -38,6 +38,10 @@ class StoreIndex:
         """Videos in the plan, whatever their status."""
         return len(self.videos["video_id"])
 
+    def positions(self) -> dict[str, int]:
+        """Index of each video by its id; of a video that was planned again, the last."""
+        return {video_id: i for i, video_id in enumerate(self.videos["video_id"])}
+
     def video_rows(self, video: int) -> slice:
         """Real rows of a video: one per segment, without the padding."""
         first = int(self.videos["first_row"][video])

@@ -111,7 +111,7 @@ class FeatureStore:
             index=pd.Index(self._index.videos["video_id"], name="video_id"),
         )
         table["annotations"] = [*map(parse_annotations, self._index.videos["annotations"])]
-        return table
+        return table[table["status"] != schema.REPLACED]
 
     @cached_property
     def segments(self) -> pd.DataFrame:
@@ -154,7 +154,7 @@ class FeatureStore:
         position = self._layer_position(layer)
         wanted = self._done if videos is None else self._video_indices(videos)
         row_slices = [self._index.video_rows(video) for video in wanted]
-        runs = _runs(row_slices, self._row_block)
+        runs = _runs(row_slices, self.row_block)
         states = np.empty((sum(run.stop - run.start for run in runs), self.num_features), "f4")
         filled = 0
         for run in runs:
@@ -217,7 +217,8 @@ class FeatureStore:
         )
 
     @property
-    def _row_block(self) -> int:
+    def row_block(self) -> int:
+        """Rows of a block: what is read or written at once of a video."""
         return int(self._states.shards[1])  # type: ignore[index]
 
     @cached_property
@@ -228,7 +229,7 @@ class FeatureStore:
     def _lazy_states(self) -> Array:
         import dask.array
 
-        rows = self._row_block * BLOCKS_PER_DASK_CHUNK
+        rows = self.row_block * BLOCKS_PER_DASK_CHUNK
         return dask.array.from_zarr(self._states, chunks=(1, rows, self.num_features))
 
     def _layer_position(self, layer: int) -> int:
@@ -239,7 +240,7 @@ class FeatureStore:
         return self.layers.index(layer)
 
     def _video_indices(self, video_ids: Iterable[str]) -> list[int]:
-        position = {video_id: i for i, video_id in enumerate(self._index.videos["video_id"])}
+        position = self._index.positions()
         wanted = []
         for video_id in video_ids:
             if video_id not in position:

@@ -24,6 +24,8 @@ LAYER_CONVENTION = (
 )
 JOURNAL = "journal"
 PENDING, DONE, FAILED = "pending", "done", "failed"
+# A failed video that was planned once more: a later entry of the same id counts instead.
+REPLACED = "replaced"
 
 # Index arrays grow by resizing; a fixed chunk keeps them one file each up to these lengths.
 ROW_CHUNK = 65_536

@@ -45,8 +45,10 @@ class PlannedVideo:
     segments: Sequence[tuple[int, int]]
 
 
-class StoreWriter:
-    """The one writer of a store.
+class BlockWriter:
+    """Writes and commits blocks of a store whose plan is made, with a journal of its own.
+
+    Any number of processes may each have one, as long as no two write the same video at a time.
 
     Parameters
     ----------
@@ -56,58 +58,19 @@ class StoreWriter:
     Raises
     ------
     StoreError
-        The store cannot be opened, or another process is writing it.
-
-    Notes
-    -----
-    A context manager: leaving it seals the store (writes the status arrays) and unlocks it.
+        The store cannot be opened.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        with _write_errors(self.path):
+        with write_errors(self.path):
             self._group = schema.open_group(self.path, mode="r+")
-            self._lock = FileLock(self.path / schema.JOURNAL / "lock")
-            try:
-                self._lock.acquire(blocking=False)
-            except Timeout:
-                raise StoreError(
-                    f"{self.path}: another process is writing this store. "
-                    "Wait for it, or stop it; the same command then goes on where it was."
-                ) from None
-            # What a killed writer had not renamed yet.
-            for leftover in self.path.glob("**/*.partial"):
-                leftover.unlink()
-        self._index = read_index(self.path, self._group)
+        self.refresh()
         self._journal = JournalWriter(self.path / schema.JOURNAL)
 
-    @classmethod
-    def create(
-        cls,
-        path: str | Path,
-        *,
-        layers: Sequence[int],
-        num_features: int,
-        provenance: dict[str, Any],
-        row_block: int = schema.DEFAULT_ROW_BLOCK,
-    ) -> Self:
-        """Create an empty store and open it for writing; see `hiprobe.store.schema.create`."""
-        path = Path(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise StoreError(f"{path}: exists and is no feature store. Choose another path.")
-        with _write_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            schema.create(path, layers, num_features, row_block, provenance)
-        return cls(path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        try:
-            self.seal()
-        finally:
-            self._lock.release()
+    def refresh(self) -> None:
+        """Read plan and journals again: what other writers have committed since."""
+        self._index = read_index(self.path, self._group)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -123,32 +86,6 @@ class StoreWriter:
     def index(self) -> StoreIndex:
         """The plan and the progress so far; kept up to date by the writer."""
         return self._index
-
-    def add_videos(self, videos: Iterable[PlannedVideo]) -> None:
-        """Give each new video its rows, at the end of the store.
-
-        Each video starts at a multiple of `row_block`; the rest of its last block is padding.
-        """
-        videos = list(videos)
-        if not videos:
-            return
-        first_video, first_row = self._index.num_videos, len(self._index.rows["video"])
-        columns, num_rows = _plan(videos, first_video, first_row, self.row_block)
-        lengths = {"video": first_video + len(videos), "row": num_rows}
-        with _write_errors(self.path):
-            for array in schema.INDEX_ARRAYS:
-                zarr_array = self._array(array.name)
-                start = first_video if array.dim == "video" else first_row
-                zarr_array.resize((lengths[array.dim],))
-                if lengths[array.dim] > start:
-                    zarr_array[start:] = columns[array.name]
-            states = self._array("hidden_states")
-            states.resize((states.shape[0], num_rows, states.shape[2]))
-            # The journal's lines mean nothing without the plan: it must be on the disk first.
-            self._sync_index()
-            self._group.attrs.update(num_videos=lengths["video"], num_rows=num_rows)
-            sync_file(self.path / "zarr.json")
-        self._index = read_index(self.path, self._group)
 
     def write_block(self, video: int, block: int, states: np.ndarray) -> None:
         """Write and commit one block of a video's states.
@@ -182,7 +119,7 @@ class StoreWriter:
         shard = np.full((num_layers, self.row_block, num_features), np.nan, dtype=np.float32)
         shard[:, :num_segments] = states
         start = int(self._index.videos["first_row"][video]) + block * self.row_block
-        with _write_errors(self.path):
+        with write_errors(self.path):
             array[:, start : start + self.row_block, :] = shard
             file = self.path / "hidden_states/c/0" / str(start // self.row_block) / "0"
             sync_file(file)
@@ -205,13 +142,123 @@ class StoreWriter:
             "fps": fps,
             "error": error,
         }
-        with _write_errors(self.path):
+        with write_errors(self.path):
             self._journal.append(entry)
         self._index.finish(video, entry)
 
+    def _array(self, name: str) -> zarr.Array[Any]:
+        array = self._group[name]
+        assert isinstance(array, zarr.Array)
+        return array
+
+
+class StoreWriter(BlockWriter):
+    """The one owner of a store: plans videos, and seals what it and other writers committed.
+
+    Parameters
+    ----------
+    path : path-like
+        The store's folder.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be opened, or another process is writing it.
+
+    Notes
+    -----
+    A context manager: leaving it seals the store (writes the status arrays) and unlocks it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        # An owner of the lock first, so that the plan is read when nobody changes it.
+        with write_errors(Path(path)):
+            schema.open_group(Path(path), mode="r+")
+            self._lock = FileLock(Path(path) / schema.JOURNAL / "lock")
+            try:
+                self._lock.acquire(blocking=False)
+            except Timeout:
+                raise StoreError(
+                    f"{path}: another process is writing this store. "
+                    "Wait for it, or stop it; the same command then goes on where it was."
+                ) from None
+            # What a killed writer had not renamed yet.
+            for leftover in Path(path).glob("**/*.partial"):
+                leftover.unlink()
+        super().__init__(path)
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        layers: Sequence[int],
+        num_features: int,
+        provenance: dict[str, Any],
+        row_block: int = schema.DEFAULT_ROW_BLOCK,
+    ) -> Self:
+        """Create an empty store and open it for writing; see `hiprobe.store.schema.create`."""
+        path = Path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise StoreError(f"{path}: exists and is no feature store. Choose another path.")
+        with write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            schema.create(path, layers, num_features, row_block, provenance)
+        return cls(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        try:
+            self.refresh()
+            self.seal()
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Unlock the store, without sealing it."""
+        self._lock.release()
+
+    def add_videos(self, videos: Iterable[PlannedVideo]) -> None:
+        """Give each new video its rows, at the end of the store.
+
+        Each video starts at a multiple of `row_block`; the rest of its last block is padding.
+        """
+        videos = list(videos)
+        if not videos:
+            return
+        first_video, first_row = self._index.num_videos, len(self._index.rows["video"])
+        columns, num_rows = _plan(videos, first_video, first_row, self.row_block)
+        lengths = {"video": first_video + len(videos), "row": num_rows}
+        with write_errors(self.path):
+            for array in schema.INDEX_ARRAYS:
+                zarr_array = self._array(array.name)
+                start = first_video if array.dim == "video" else first_row
+                zarr_array.resize((lengths[array.dim],))
+                if lengths[array.dim] > start:
+                    zarr_array[start:] = columns[array.name]
+            states = self._array("hidden_states")
+            states.resize((states.shape[0], num_rows, states.shape[2]))
+            # The journal's lines mean nothing without the plan: it must be on the disk first.
+            self._sync_index()
+            self._group.attrs.update(num_videos=lengths["video"], num_rows=num_rows)
+            sync_file(self.path / "zarr.json")
+        self.refresh()
+
+    def replace_failed(self, video: int) -> None:
+        """Set a failed video aside, so that `add_videos` may plan one of its id again."""
+        self.finish_video(video, status=schema.REPLACED, num_frames=0, fps=float("nan"))
+
+    def record(self, name: str, value: Any) -> None:
+        """Keep something more about the store among its attributes, JSON-serialisable."""
+        with write_errors(self.path):
+            self._group.attrs[name] = value
+            sync_file(self.path / "zarr.json")
+
     def seal(self) -> None:
         """Write the status arrays, so that any Zarr reader sees them without the journal."""
-        with _write_errors(self.path):
+        with write_errors(self.path):
             for arrays in (self._index.videos, self._index.rows):
                 for name, values in arrays.items():
                     if len(values):
@@ -226,11 +273,6 @@ class StoreWriter:
                 sync_file(file)
         for file in (self.path / schema.JOURNAL / "zarr.json", self.path / "zarr.json", self.path):
             sync_file(file)
-
-    def _array(self, name: str) -> zarr.Array[Any]:
-        array = self._group[name]
-        assert isinstance(array, zarr.Array)
-        return array
 
 
 def _plan(
@@ -273,7 +315,7 @@ def _strings(values: Iterable[str]) -> np.ndarray:
 
 
 @contextmanager
-def _write_errors(path: Path):  # type: ignore[no-untyped-def]
+def write_errors(path: Path):  # type: ignore[no-untyped-def]
     """Turn what the file system refuses into a message that says what is safe."""
     try:
         yield

@@ -1,6 +1,7 @@
 """The command line as a user meets it: in processes of its own."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -26,6 +27,7 @@ def hiprobe(*arguments, cwd=None):
         text=True,
         cwd=cwd,
         check=False,
+        env=os.environ | {"COLUMNS": "250"},
     )
 
 
@@ -113,8 +115,10 @@ def test_manifest_extract_and_info_by_hand(tmp_path, make_video):
     assert "test: 3 videos, 2 of them anomalous" in made.stdout
     extracted = hiprobe("extract", "manifest.csv", "s.zarr", "--model", "model", cwd=tmp_path)
     assert extracted.returncode == 3
-    assert "failed: test/Fire/broken, 坏 #1:" in extracted.stdout
+    assert "test/Fire/broken, 坏 #1" in extracted.stdout
+    assert "cannot be read as a video" in extracted.stdout
     assert "4 videos done, 1 failed; 8 segments" in " ".join(extracted.stdout.split())
     assert (
-        "layers 0 to 8 (9), 128 features" in hiprobe("store", "info", "s.zarr", cwd=tmp_path).stdout
+        "layers 0 to 10 (11), 128 features"
+        in hiprobe("store", "info", "s.zarr", cwd=tmp_path).stdout
     )

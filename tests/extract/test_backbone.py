@@ -119,5 +119,5 @@ def test_an_incomplete_checkpoint_is_refused(checkpoints, tmp_path):
 
 
 def test_a_layer_beyond_the_last_is_refused(checkpoints):
-    with pytest.raises(ModelError, match=r"no layer 9; it has layers 0 \(embedding\) to 8"):
-        Backbone(BackboneConfig(str(checkpoints["qwen2_5_vl"]), layers=(1, 9), device="cpu"))
+    with pytest.raises(ModelError, match=r"no layer 11; it has layers 0 \(embedding\) to 10"):
+        Backbone(BackboneConfig(str(checkpoints["qwen2_5_vl"]), layers=(1, 11), device="cpu"))

@@ -1,17 +1,31 @@
 """The whole extraction on real files, and its interruptions."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from hiprobe.extract import pipeline
 from hiprobe.extract.backbone import Backbone, BackboneConfig
 from hiprobe.extract.demo.model import build_random_model
-from hiprobe.extract.pipeline import ExtractConfig, extract, parse_layers
+from hiprobe.extract.parity import certify
+from hiprobe.extract.pipeline import ExtractConfig, dry_run, extract, parse_layers
 from hiprobe.extract.segments import segment_ranges
+from hiprobe.extract.terminal import run_with_progress
 from hiprobe.extract.video import SegmentReader
-from hiprobe.store import FeatureStore, StoreError, VideoRecord, read_manifest, write_manifest
+from hiprobe.store import (
+    FeatureStore,
+    ManifestError,
+    ModelError,
+    StoreError,
+    VideoRecord,
+    read_manifest,
+    write_manifest,
+)
+from hiprobe.store.merge import merge
+from hiprobe.store.verify import verify
 
 
 @pytest.fixture(scope="session")
@@ -38,6 +52,8 @@ def job(tmp_path, make_video, model):
         manifest=tmp_path / "manifest.csv",
         store=tmp_path / "features.zarr",
         backbone=BackboneConfig(str(model), device="cpu"),
+        num_readers=1,
+        parity=0,
     )
 
 
@@ -90,6 +106,7 @@ def test_an_interrupted_run_goes_on_where_it_was(job, monkeypatch):
     monkeypatch.setattr(Backbone, "states", counting)
     extract(job)
     assert counted == 2  # the long video's last 7 segments, and the middle one's 5
+    assert not list(job.store.rglob("*.partial"))
     resumed, whole = FeatureStore.open(job.store), FeatureStore.open(undisturbed)
     for video_id in ("short", "long", "middle"):
         np.testing.assert_array_equal(resumed.video(video_id), whole.video(video_id))
@@ -145,6 +162,184 @@ def test_a_non_finite_state_fails_its_video_and_names_the_layer(job, monkeypatch
     summary = extract(job)
     assert "non-finite state in layer 3 of segment 2" in summary.failures["middle"]
     assert summary.num_done == 2
+
+
+def test_failed_videos_can_be_tried_again(job, make_video):
+    first = extract(job)
+    make_video("truncated.mp4", 50)
+    assert extract(job).failures == first.failures
+    again = extract(replace(job, retry_failed=True))
+    assert (again.num_done, sorted(again.failures)) == (4, ["empty", "missing", "text"])
+    store = FeatureStore.open(job.store)
+    assert store.videos.index.is_unique
+    assert store.video("truncated").shape[1] == 3
+    assert len(store.segments) == 1 + 71 + 5 + 3
+    assert extract(replace(job, retry_failed=True)).num_done == 4
+
+
+def test_only_some_videos(job):
+    summary = extract(replace(job, only=("mid*", "short")))
+    assert (summary.num_done, summary.num_pending) == (2, 1)
+    with pytest.raises(ManifestError, match=r"--only 'nothing' fits none of its 7 video ids"):
+        extract(replace(job, only=("nothing",)))
+
+
+def test_the_parts_of_several_ranks_merge_to_the_whole(job):
+    extract(job)
+    parts = []
+    for rank in range(3):
+        part = replace(job, rank=rank, world_size=3, store=job.store.with_name(f"{rank}.zarr"))
+        extract(part)
+        parts.append(part.store)
+    merged = job.store.with_name("merged.zarr")
+    assert merge(merged, parts) == 3
+    assert merge(merged, parts) == 3  # nothing left to do
+    whole, joined = FeatureStore.open(job.store), FeatureStore.open(merged)
+    for video_id in ("short", "long", "middle"):
+        np.testing.assert_array_equal(joined.video(video_id), whole.video(video_id))
+        assert joined.videos.loc[video_id].equals(whole.videos.loc[video_id])
+    assert verify(merged).problems == []
+    with pytest.raises(StoreError, match="is in both"):
+        merge(job.store.with_name("twice.zarr"), [job.store, parts[0]])
+
+
+def test_parts_of_other_settings_do_not_merge(job):
+    other = replace(job, store=job.store.with_name("other.zarr"), keyframes=4)
+    extract(job)
+    extract(other)
+    with pytest.raises(StoreError, match="keyframes is 4, not 8"):
+        merge(job.store.with_name("merged.zarr"), [job.store, other.store])
+
+
+def test_the_certificate_of_parity_is_kept(job):
+    summary = extract(replace(job, parity=5))
+    certificate = FeatureStore.open(job.store).provenance["parity"]
+    assert summary.parity == certificate
+    assert len(certificate["segments"]) == 5
+    assert max(certificate["max_relative_difference"].values()) < 1e-5
+    assert list(certificate["max_relative_difference"]) == [str(layer) for layer in range(11)]
+    again = certify(job.store, 3, device="cpu", seed=1)
+    assert max(again["max_relative_difference"].values()) < 1e-5
+    assert FeatureStore.open(job.store).provenance["parity"] == again
+
+
+def test_parity_finds_a_wrong_state(job, monkeypatch):
+    states = Backbone.states
+    monkeypatch.setattr(Backbone, "states", lambda self, inputs: 1.01 * states(self, inputs))
+    extract(job)
+    monkeypatch.undo()
+    certificate = certify(job.store, 3, device="cpu")
+    assert min(certificate["max_relative_difference"].values()) > 0.005
+
+
+def test_parity_refuses_another_model(job, tmp_path):
+    extract(job)
+    other = build_random_model(tmp_path / "other", seed=1)
+    with pytest.raises(ModelError, match="the store was made with"):
+        certify(job.store, 1, model=str(other), device="cpu")
+
+
+def test_lower_layers_are_the_same_without_the_higher_ones(job):
+    extract(replace(job, only=("middle",)))
+    some = replace(
+        job, store=job.store.with_name("some.zarr"), only=("middle",),
+        backbone=replace(job.backbone, layers=(0, 2, 5)),
+    )  # fmt: skip
+    extract(some)
+    whole, part = FeatureStore.open(job.store), FeatureStore.open(some.store)
+    assert part.layers == [0, 2, 5]
+    np.testing.assert_array_equal(part.video("middle"), whole.video("middle")[[0, 2, 5]])
+    assert len(Backbone(some.backbone)._model.language_model.layers) == 5
+
+
+def test_a_batch_that_does_not_fit_is_halved(job, monkeypatch):
+    extract(job)
+    small = replace(job, store=job.store.with_name("small.zarr"), batch_size=8)
+    states, tried = Backbone.states, []
+
+    def tight(self, inputs):
+        tried.append(len(inputs["input_ids"]))
+        if tried[-1] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return states(self, inputs)
+
+    monkeypatch.setattr(Backbone, "states", tight)
+    assert extract(small).num_done == 3
+    assert tried[:2] == [1, 8]  # the short video, then the long one's first batch
+    assert set(tried[tried.index(8) + 3 :]) <= {1, 2, 4, 8}
+    assert tried.count(8) <= 3  # prepared before the first one failed
+    whole, halved = FeatureStore.open(job.store), FeatureStore.open(small.store)
+    np.testing.assert_allclose(halved.video("long"), whole.video("long"), rtol=0, atol=1e-5)
+
+
+def test_a_segment_that_never_fits_fails_its_video(job, monkeypatch):
+    def never(self, inputs):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
+
+    monkeypatch.setattr(Backbone, "states", never)
+    summary = extract(job)
+    assert "one segment does not fit into the memory of cpu" in summary.failures["middle"]
+    assert summary.num_done == 0
+
+
+def test_a_frame_size_that_the_processor_refuses_fails_its_video(job, make_video):
+    record = VideoRecord(
+        "sliver", str(make_video("sliver.mp4", 30, size=(1024, 4))), "train", "normal"
+    )
+    write_manifest(job.manifest, [record, *read_manifest(job.manifest)])
+    summary = extract(job)
+    assert "refuses its 1024x4 frames" in summary.failures["sliver"]
+    assert summary.num_done == 3
+
+
+def test_the_dry_run_writes_nothing(job):
+    plan = dry_run(job)
+    assert (plan.num_videos, plan.num_segments) == (3, 77)
+    assert plan.max_bytes == 77 * 11 * 128 * 4
+    assert plan.video_seconds == pytest.approx((10 + 24 * 70 + 5 + 100) / 25)
+    assert plan.seconds_per_segment > 0
+    assert len(plan.failures) == 4
+    assert not job.store.exists()
+
+
+def test_a_broken_block_is_found(job):
+    extract(job)
+    assert verify(job.store).problems == []
+    shard = job.store / "hidden_states/c/0/1/0"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    shard.write_bytes(content)
+    (job.store / "hidden_states/c/0/0/0").unlink()
+    problems = verify(job.store).problems
+    assert len(problems) == 2
+    assert any("is missing" in problem for problem in problems)
+    assert any("long, segments" in problem for problem in problems)
+
+
+def test_compiled_layers_give_the_same_states(job):
+    extract(replace(job, only=("middle",)))
+    compiled = replace(
+        job, store=job.store.with_name("compiled.zarr"), only=("middle",),
+        backbone=replace(job.backbone, compile=True),
+    )  # fmt: skip
+    extract(compiled)
+    plain, other = FeatureStore.open(job.store), FeatureStore.open(compiled.store)
+    np.testing.assert_allclose(other.video("middle"), plain.video("middle"), rtol=0, atol=1e-4)
+    assert other.provenance["model"]["compile"] is True
+
+
+def test_quantised_weights_need_a_gpu(job):
+    with pytest.raises(ModelError, match="needs a CUDA GPU and bitsandbytes"):
+        extract(replace(job, backbone=replace(job.backbone, load_in="4bit")))
+
+
+def test_the_log_has_a_line_for_each_video(job, tmp_path):
+    run_with_progress(job, tmp_path / "log.jsonl")
+    events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [event["event"] for event in events] == ["start", "plan", *["video"] * 3, "end"]
+    assert events[1]["num_segments"] == 77
+    assert {event["outcome"] for event in events[2:5]} == {"done"}
+    assert len(events[-1]["failures"]) == 4
 
 
 def test_whole_videos_as_one_segment(job):

@@ -1,4 +1,4 @@
-"""Small random checkpoints of the three native families, made offline with the real classes."""
+"""Small random checkpoints of the native families, made offline with the real classes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,19 @@ from transformers import (
     LlavaOnevisionImageProcessor,
     LlavaOnevisionProcessor,
     LlavaOnevisionVideoProcessor,
+    Qwen2VLImageProcessor,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+    Qwen3VLVideoProcessor,
 )
 
-from hiprobe.extract.demo.model import CHAT_TEMPLATE, build_random_model, byte_tokenizer
+from hiprobe.extract.demo.model import (
+    CHAT_TEMPLATE,
+    SPECIAL_TOKENS,
+    build_random_model,
+    byte_tokenizer,
+)
 
 SIZE = {"height": 56, "width": 56}
 TEXT = {
@@ -99,6 +109,39 @@ def build_llava_onevision(folder: Path) -> Path:
     return _save(LlavaOnevisionForConditionalGeneration, config, processor, folder)
 
 
+def build_qwen3_vl(folder: Path) -> Path:
+    tokenizer = byte_tokenizer(SPECIAL_TOKENS)
+    token_id = tokenizer.convert_tokens_to_ids
+    config = Qwen3VLConfig(
+        text_config=(TEXT | {"vocab_size": len(tokenizer), "head_dim": 16})
+        | {
+            "model_type": "qwen3_vl_text",
+            "rope_parameters": {"rope_type": "default", "mrope_section": [4, 2, 2]},
+        },
+        vision_config={
+            "depth": 3,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_heads": 2,
+            "out_hidden_size": 64,
+            "num_position_embeddings": 16,
+            "deepstack_visual_indexes": [0, 1],
+        },
+        image_token_id=token_id("<|image_pad|>"),
+        video_token_id=token_id("<|video_pad|>"),
+        vision_start_token_id=token_id("<|vision_start|>"),
+        vision_end_token_id=token_id("<|vision_end|>"),
+    )
+    size = {"shortest_edge": 64 * 64, "longest_edge": 8 * 96 * 96}
+    processor = Qwen3VLProcessor(
+        Qwen2VLImageProcessor(size=size),
+        tokenizer,
+        Qwen3VLVideoProcessor(size=size),
+        chat_template=CHAT_TEMPLATE,
+    )
+    return _save(Qwen3VLForConditionalGeneration, config, processor, folder)
+
+
 def _save(model_class, config, processor, folder: Path) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -111,4 +154,5 @@ BUILDERS = {
     "qwen2_5_vl": build_random_model,
     "internvl": build_internvl,
     "llava_onevision": build_llava_onevision,
+    "qwen3_vl": build_qwen3_vl,
 }

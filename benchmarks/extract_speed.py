@@ -1,0 +1,246 @@
+"""How fast is extraction against its own limit and against the usual ways? ``make bench-extract``.
+
+On real UCF-Crime videos (generated clips where they are missing), with the demo's model and with a
+random Qwen2.5-VL of about 100 M parameters, in one process and interleaved:
+
+- ``ours``: `hiprobe.extract.pipeline.extract`, from the video files to a sealed store.
+- ``bare_forward``: forward passes of the bare model on tensors that are ready: the limit.
+- ``usual_loop``: one segment at a time through ``generate(max_new_tokens=1,
+  output_hidden_states=True)``, with ``torch.save`` per segment.
+- ``full_outputs``: batches with ``output_hidden_states=True``, all tokens of all layers.
+
+Each way starts from decoded frames except ``ours``, which decodes (so the comparison is against
+us). The ratios are medians over rounds. Peak memory is that of child processes which extract a
+short and an hour-long video.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from transformers import AutoModelForImageTextToText
+
+from hiprobe.extract.backbone import Backbone, BackboneConfig
+from hiprobe.extract.demo.clips import plan_clips, write_clips
+from hiprobe.extract.demo.model import TRAINED_MODEL, new_model, new_processor
+from hiprobe.extract.pipeline import ExtractConfig, extract
+from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES, segment_ranges
+from hiprobe.extract.video import SegmentReader, inspect_video
+from hiprobe.store import VideoRecord, write_manifest
+
+BATCH_SIZE = 8
+ROUNDS = 3
+MAX_SEGMENTS = 32
+REAL_VIDEOS = ("RoadAccidents017_x264.mp4", "Explosion021_x264.mp4")
+LARGE = {"hidden_size": 640, "intermediate_size": 2240, "num_hidden_layers": 16}
+
+
+def build_large_model(folder: Path) -> Path:
+    """Write a random Qwen2.5-VL of about 100 M parameters that sees frames of up to 168 x 168."""
+    processor = new_processor()
+    for part in (processor.image_processor, processor.video_processor):
+        part.size = {"shortest_edge": 112 * 112, "longest_edge": 168 * 168}
+    config = new_model(processor.tokenizer, 0).config
+    for name, value in LARGE.items():
+        setattr(config.text_config, name, value)
+    config.text_config.layer_types = ["full_attention"] * LARGE["num_hidden_layers"]
+    config.text_config.num_attention_heads, config.text_config.num_key_value_heads = 10, 5
+    config.text_config.rope_parameters = {"rope_type": "default", "mrope_section": [16, 8, 8]}
+    config.vision_config.depth, config.vision_config.fullatt_block_indexes = 8, [3, 7]
+    config.vision_config.hidden_size, config.vision_config.intermediate_size = 384, 1024
+    config.vision_config.num_heads, config.vision_config.out_hidden_size = 6, 640
+    model = AutoModelForImageTextToText.from_config(config)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+class Footage:
+    """Some real videos, cut to a number of segments in all."""
+
+    def __init__(self, folder: Path) -> None:
+        shared = Path(os.environ.get("HIPROBE_SHARED_DATA", "../shared/data"))
+        paths = [shared / "videos/ucf_crime_test" / name for name in REAL_VIDEOS]
+        self.is_real = all(path.exists() for path in paths)
+        if not self.is_real:
+            write_clips(plan_clips(4, seed=3), folder / "videos")
+            paths = sorted((folder / "videos").rglob("*.mp4"))
+        self.paths = [_cut(path, folder) for path in paths]
+        self.infos = [inspect_video(path) for path in self.paths]
+        self.manifest = folder / "manifest.csv"
+        records = [VideoRecord(p.stem, str(p), "test", "anomalous") for p in self.paths]
+        write_manifest(self.manifest, records)
+
+    def batches(self, backbone: Backbone) -> list[dict[str, torch.Tensor]]:
+        """Prepare everything that the model is to see."""
+        inputs = []
+        for path, info in zip(self.paths, self.infos, strict=True):
+            ranges = segment_ranges(info.num_frames, SEGMENT_FRAMES)
+            segments = list(SegmentReader(path, ranges, NUM_KEYFRAMES))
+            for start in range(0, len(segments), BATCH_SIZE):
+                inputs.append(backbone.prepare(segments[start : start + BATCH_SIZE], info.fps))
+        return inputs
+
+    def singles(self, backbone: Backbone) -> list[dict[str, torch.Tensor]]:
+        """Prepare the same, one segment at a time."""
+        return [
+            backbone.prepare([segment], info.fps)
+            for path, info in zip(self.paths, self.infos, strict=True)
+            for segment in SegmentReader(
+                path, segment_ranges(info.num_frames, SEGMENT_FRAMES), NUM_KEYFRAMES
+            )
+        ]
+
+
+def _cut(path: Path, folder: Path) -> Path:
+    """Copy the first packets of a video, so that two of them have `MAX_SEGMENTS` segments."""
+    out = folder / path.name
+    num_frames = MAX_SEGMENTS * SEGMENT_FRAMES // len(REAL_VIDEOS)
+    with av.open(str(path)) as source, av.open(str(out), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for count, packet in enumerate(source.demux(source.streams.video[0])):
+            if count >= num_frames or packet.dts is None:
+                break
+            packet.stream = stream
+            target.mux(packet)
+    return out
+
+
+def time_ways(model: Path, footage: Footage, folder: Path) -> dict[str, list[float]]:
+    """Seconds of each way, one a round; the first round warms up and does not count."""
+    backbone = Backbone(BackboneConfig(str(model), device="cpu"))
+    whole = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
+    batches, singles = footage.batches(backbone), footage.singles(backbone)
+    states = folder / "states"
+
+    def ours() -> None:
+        shutil.rmtree(folder / "store.zarr", ignore_errors=True)
+        config = BackboneConfig(str(model), device="cpu")
+        # The model is loaded already in the other ways: its loading is not timed here either.
+        _extract_with(backbone, ExtractConfig(footage.manifest, folder / "store.zarr", config,
+                                              batch_size=BATCH_SIZE, parity=0))  # fmt: skip
+
+    def bare_forward() -> None:
+        for inputs in batches:
+            backbone.states(inputs)
+
+    @torch.inference_mode()
+    def usual_loop() -> None:
+        states.mkdir(exist_ok=True)
+        for number, inputs in enumerate(singles):
+            output = whole.generate(
+                **inputs, max_new_tokens=1, do_sample=False, output_hidden_states=True,
+                return_dict_in_generate=True,
+            )  # fmt: skip
+            first = torch.stack([state[:, -1] for state in output.hidden_states[0]])
+            torch.save(first, states / f"{number}.pt")
+
+    @torch.inference_mode()
+    def full_outputs() -> None:
+        states.mkdir(exist_ok=True)
+        for number, inputs in enumerate(batches):
+            output = whole(**inputs, output_hidden_states=True)
+            first = torch.stack([state[:, -1] for state in output.hidden_states])
+            torch.save(first, states / f"batch-{number}.pt")
+
+    ways: list[Callable[[], None]] = [ours, bare_forward, usual_loop, full_outputs]
+    seconds: dict[str, list[float]] = {way.__name__: [] for way in ways}
+    for round_number in range(ROUNDS + 1):
+        for way in ways:
+            started = time.perf_counter()
+            way()
+            if round_number:
+                seconds[way.__name__].append(time.perf_counter() - started)
+    return seconds
+
+
+def _extract_with(backbone: Backbone, config: ExtractConfig) -> None:
+    from hiprobe.extract import pipeline
+
+    original = pipeline.Backbone
+    pipeline.Backbone = lambda config: backbone  # type: ignore[assignment, misc]
+    try:
+        extract(config)
+    finally:
+        pipeline.Backbone = original  # type: ignore[misc]
+
+
+def peak_memory(num_frames: int, folder: Path) -> int:
+    """Peak resident bytes of a process that extracts one video of so many frames."""
+    video = folder / f"{num_frames}-frames.mp4"
+    picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    with av.open(str(video), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(30), options={"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(num_frames):
+            frame = av.VideoFrame.from_ndarray(np.roll(picture, index, axis=1))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    manifest = folder / f"{num_frames}.csv"
+    write_manifest(manifest, [VideoRecord("video", str(video), "test", "normal")])
+    arguments = [__file__, "--child", str(manifest), str(folder / f"{num_frames}.zarr")]
+    output = subprocess.run(
+        [sys.executable, *arguments], check=True, capture_output=True, text=True
+    )
+    return int(output.stdout.split()[-1])
+
+
+def child(manifest: str, store: str) -> None:
+    """Extract, and print this process's peak resident bytes."""
+    config = BackboneConfig(str(TRAINED_MODEL), device="cpu")
+    extract(ExtractConfig(Path(manifest), Path(store), config, batch_size=BATCH_SIZE, parity=0))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--child", nargs=2)
+    parser.add_argument("--long-seconds", type=int, default=3600)
+    arguments = parser.parse_args()
+    if arguments.child:
+        child(*arguments.child)
+        return
+    ratios: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        footage = Footage(folder)
+        print("footage:", "UCF-Crime" if footage.is_real else "generated clips")
+        large = build_large_model(folder / "large")
+        for label, model in (("", large), ("tiny_", TRAINED_MODEL)):
+            seconds = time_ways(model, footage, folder)
+            median = {way: statistics.median(values) for way, values in seconds.items()}
+            print(f"{model.name}:", {way: f"{value:.2f} s" for way, value in median.items()})
+            ratios[f"{label}ours_over_bare_forward"] = median["ours"] / median["bare_forward"]
+            ratios[f"{label}usual_loop_over_ours"] = median["usual_loop"] / median["ours"]
+            ratios[f"{label}full_outputs_over_ours"] = median["full_outputs"] / median["ours"]
+        short, long = peak_memory(30 * 60, folder), peak_memory(30 * arguments.long_seconds, folder)
+        print(
+            f"peak memory: {short / 1e6:.0f} MB for a minute, {long / 1e6:.0f} MB for the long one"
+        )
+        ratios["peak_memory_long_over_short_video"] = long / short
+    out = Path("benchmarks/out/extract.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    rounded = {name: round(value, 3) for name, value in ratios.items()}
+    out.write_text(json.dumps(rounded, indent=1) + "\n")
+    print(json.dumps(rounded, indent=1))
+
+
+if __name__ == "__main__":
+    main()
