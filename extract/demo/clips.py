@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import av
 import numpy as np
-from PIL import ImageDraw
+from PIL import Image, ImageDraw
 
 from hiprobe.extract.demo.motions import (
     ANOMALOUS_EVENTS,
@@ -37,6 +37,7 @@ __all__ = [
     "NORMAL_EVENTS",
     "Clip",
     "Event",
+    "Renderer",
     "plan_clips",
     "render_frames",
     "write_clips",
@@ -97,7 +98,9 @@ class Clip:
         return f"{self.split}/{self.category or 'normal'}/{self.name}"
 
 
-def plan_clips(num_videos: int = 48, seed: int = 0) -> list[Clip]:
+def plan_clips(
+    num_videos: int = 60, seed: int = 0, kinds: Sequence[str] = ANOMALOUS_EVENTS
+) -> list[Clip]:
     """Plan clips: half for training, half of each split anomalous, kinds in equal numbers.
 
     Sizes and frame rates are dealt out evenly within each split and label, so that neither
@@ -108,6 +111,8 @@ def plan_clips(num_videos: int = 48, seed: int = 0) -> list[Clip]:
     num_videos : int
     seed : int
         Not negative. Clips of different seeds share no seed, up to 100 000 clips.
+    kinds : sequence of str
+        Anomalous events to show.
     """
     rng = np.random.default_rng(seed)
     clips: list[Clip] = []
@@ -115,9 +120,9 @@ def plan_clips(num_videos: int = 48, seed: int = 0) -> list[Clip]:
     for split, count in (("train", num_train), ("test", num_videos - num_train)):
         for label, number in (("normal", (count + 1) // 2), ("anomalous", count // 2)):
             sizes, rates = _deal(SIZES, number, rng), _deal(RATES, number, rng)
-            kinds = _deal(ANOMALOUS_EVENTS if label == "anomalous" else ("",), number, rng)
+            dealt = _deal(kinds if label == "anomalous" else ("",), number, rng)
             normal_kinds = iter(_deal(NORMAL_EVENTS, 3 * number, rng))
-            for kind, size, fps in zip(kinds, sizes, rates, strict=True):
+            for kind, size, fps in zip(dealt, sizes, rates, strict=True):
                 num_frames = int(np.clip(rng.uniform(11, 20) * fps, MIN_FRAMES, MAX_FRAMES))
                 name = f"{kind or 'normal'}-{len(clips):03d}"
                 events = plan_events(
@@ -130,6 +135,70 @@ def plan_clips(num_videos: int = 48, seed: int = 0) -> list[Clip]:
     return clips
 
 
+class Renderer:
+    """Renders a clip's frames, in any order.
+
+    Parameters
+    ----------
+    clip : Clip
+    """
+
+    def __init__(self, clip: Clip) -> None:
+        rng = np.random.default_rng(clip.seed)
+        self._clip, self._size = clip, (clip.width, clip.height)
+        self._scene = paint_background(*self._size, rng)
+        self._lamp = _Lamp(self._size, rng)
+        draw_lamp(ImageDraw.Draw(self._scene), self._size, self._lamp.x)
+        self._phases = [rng.uniform(0, 2 * math.pi, 16) for _ in clip.events]
+        self._noise = np.float32(rng.uniform(2, 10))
+        self._drift = rng.uniform(0, 0.1), rng.uniform(6, 15), rng.uniform(0, 1)
+        self._fires = {
+            event: glow_map(self._size, event.x, event.y - 0.05, 0.2)[:, :, None]
+            * np.array([1.0, 0.6, 0.25], np.float32)
+            for event in clip.events
+            if event.kind == "fire"
+        }
+
+    def frame(self, index: int) -> np.ndarray:
+        """Render a frame: (height, width, 3) uint8, RGB."""
+        clip, seconds = self._clip, index / self._clip.fps
+        light = self._lamp.light(seconds)
+        for event, moment in self._moments(index):
+            if event in self._fires:
+                strength = 60 * fire_growth(moment) * fire_flicker(moment).mean()
+                light = light + np.float32(strength) * self._fires[event]
+        drift, period, start = self._drift
+        gain = 1 + drift * math.sin(2 * math.pi * (seconds / period + start))
+        picture = np.asarray(self._drawn(index), np.float32) * np.float32(gain) + light
+        rng = np.random.default_rng((clip.seed, index))
+        grain = rng.standard_normal((clip.height, clip.width, 1), np.float32)
+        return np.clip(picture + self._noise * grain, 0, 255).astype(np.uint8)
+
+    def foreground(self, index: int) -> np.ndarray:
+        """Tell where people, cars and flames are drawn in a frame: (height, width) bool."""
+        return (np.asarray(self._drawn(index)) != np.asarray(self._scene)).any(axis=2)
+
+    def _drawn(self, index: int) -> Image.Image:
+        """Draw the scene with everything that happens in a frame, before light and noise."""
+        parts: list[Part] = []
+        for event, moment in self._moments(index):
+            parts += event_parts(event, moment, self._size)
+        image = self._scene.copy()
+        draw = ImageDraw.Draw(image)
+        for _, paint in sorted(parts, key=lambda part: part[0]):
+            paint(draw)
+        return image
+
+    def _moments(self, index: int) -> Iterator[tuple[Event, Moment]]:
+        """Go through the events that happen in a frame."""
+        clip = self._clip
+        for event, phases in zip(clip.events, self._phases, strict=True):
+            if event.start_frame <= index < event.stop_frame:
+                seconds = (index - event.start_frame) / clip.fps
+                left = (event.stop_frame - index) / clip.fps
+                yield event, Moment(seconds, left, clip.height / clip.width, phases)
+
+
 def render_frames(clip: Clip) -> Iterator[np.ndarray]:
     """Render a clip.
 
@@ -138,37 +207,9 @@ def render_frames(clip: Clip) -> Iterator[np.ndarray]:
     (height, width, 3) uint8
         RGB.
     """
-    rng = np.random.default_rng(clip.seed)
-    size = (clip.width, clip.height)
-    scene = paint_background(*size, rng)
-    lamp = _Lamp(size, rng)
-    draw_lamp(ImageDraw.Draw(scene), size, lamp.x)
-    phases = [rng.uniform(0, 2 * math.pi, 16) for _ in clip.events]
-    noise = rng.uniform(2, 10)
-    drift, period, start = rng.uniform(0, 0.1), rng.uniform(6, 15), rng.uniform(0, 1)
-    fires = {
-        event: glow_map(size, event.x, event.y - 0.05, 0.2)[:, :, None]
-        * np.array([1.0, 0.6, 0.25], np.float32)
-        for event in clip.events
-        if event.kind == "fire"
-    }
-    for frame in range(clip.num_frames):
-        seconds = frame / clip.fps
-        light = lamp.light(seconds)
-        parts: list[Part] = []
-        for event, moment in _moments(clip, phases, frame):
-            parts += event_parts(event, moment, size)
-            if event in fires:
-                strength = 60 * fire_growth(moment) * fire_flicker(moment).mean()
-                light = light + np.float32(strength) * fires[event]
-        image = scene.copy()
-        draw = ImageDraw.Draw(image)
-        for _, paint in sorted(parts, key=lambda part: part[0]):
-            paint(draw)
-        gain = 1 + drift * math.sin(2 * math.pi * (seconds / period + start))
-        picture = np.asarray(image, np.float32) * np.float32(gain) + light
-        grain = rng.standard_normal((clip.height, clip.width, 1), np.float32)
-        yield np.clip(picture + np.float32(noise) * grain, 0, 255).astype(np.uint8)
+    renderer = Renderer(clip)
+    for index in range(clip.num_frames):
+        yield renderer.frame(index)
 
 
 def write_clips(
@@ -217,17 +258,6 @@ class _Lamp:
         """Light to add, (height, width, 3) float32."""
         wave = math.sin(11 * seconds + self._phase) + math.sin(17.3 * seconds)
         return self._map * np.float32(0.25 if self._flickers and wave > 0.3 else 1.0)
-
-
-def _moments(
-    clip: Clip, phases: Sequence[np.ndarray], frame: int
-) -> Iterator[tuple[Event, Moment]]:
-    """Go through the events that happen in a frame."""
-    aspect = clip.height / clip.width
-    for event, own in zip(clip.events, phases, strict=True):
-        if event.start_frame <= frame < event.stop_frame:
-            seconds = (frame - event.start_frame) / clip.fps
-            yield event, Moment(seconds, (event.stop_frame - frame) / clip.fps, aspect, own)
 
 
 def _encode(clip: Clip, path: Path) -> None:

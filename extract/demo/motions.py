@@ -19,7 +19,8 @@ from hiprobe.extract.demo.scenes import (
 )
 
 NORMAL_EVENTS = ("standing", "walking", "walking_together", "talking", "car", "empty")
-ANOMALOUS_EVENTS = ("fight", "fire", "fall", "crowd")
+ANOMALOUS_EVENTS = ("fight", "fire", "fall", "crowd", "pavement_car")
+CARS = ("car", "pavement_car")
 # Something to draw and how far down the picture it stands: what is nearer is drawn later.
 Part = tuple[float, Callable[[ImageDraw.ImageDraw], None]]
 
@@ -108,7 +109,7 @@ def event_parts(event: Event, moment: Moment, size: tuple[int, int]) -> list[Par
         The picture's width and height in pixels.
     """
     x, y = event.x + (event.x_stop - event.x) * moment.share, event.y
-    if event.kind == "car":
+    if event.kind in CARS:
         (paint,), facing = event.colours, event.facing
         return [(y, lambda draw: draw_car(draw, size, x, y, colour=paint, facing=facing))]
     if event.kind == "fire":

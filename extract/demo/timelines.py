@@ -105,13 +105,20 @@ def _happen(stage: _Stage, kind: str, start: int, stop: int) -> list[Event]:
     if kind == "crowd":
         side, colours = stage.side(), stage.colours(int(stage.rng.integers(6, 10)))
         return [Event(kind, start, stop, 0.5 - 0.53 * side, 0.5 + 0.53 * side, y, colours)]
+    if kind == "pavement_car":
+        # From one edge to the other, its nose in the picture all the time.
+        side, y = stage.side(), stage.rng.uniform(0.74, 0.86)
+        reach = 0.5 + body_size(y) * stage.aspect
+        return [
+            Event(kind, start, stop, 0.5 - reach * side, 0.5 + reach * side, y, stage.colours(1))
+        ]
     x = stage.rng.uniform(0.2, 0.8)
     return [Event(kind, start, stop, x, x, y)]
 
 
 def _stay(stage: _Stage, kind: str, start: int, stop: int) -> list[Event]:
     rng = stage.rng
-    x, y = rng.uniform(0.3, 0.7), rng.uniform(0.7, 0.92)
+    x, y = rng.uniform(0.2, 0.8), rng.uniform(0.7, 0.92)
     if kind in ("standing", "fall"):
         side, colours = stage.side(), stage.colours(1)
         stumble = 0.05 * side if kind == "fall" else 0.001 * side

@@ -11,6 +11,7 @@ from hiprobe.extract.demo.clips import (
     NORMAL_EVENTS,
     RATES,
     SIZES,
+    Renderer,
     plan_clips,
     render_frames,
     write_clips,
@@ -25,15 +26,15 @@ def first_of(category, seed=0):
 
 
 def test_the_plan_is_balanced():
-    clips = plan_clips(48, seed=3)
+    clips = plan_clips(80, seed=3)
     for split in ("train", "test"):
         for label in ("normal", "anomalous"):
             group = [clip for clip in clips if (clip.split, clip.label) == (split, label)]
-            assert len(group) == 12
-            assert Counter((c.width, c.height) for c in group) == dict.fromkeys(SIZES, 3)
-            assert Counter(c.fps for c in group) == dict.fromkeys(RATES, 3)
+            assert len(group) == 20
+            assert Counter((c.width, c.height) for c in group) == dict.fromkeys(SIZES, 5)
+            assert Counter(c.fps for c in group) == dict.fromkeys(RATES, 5)
             kinds = ANOMALOUS_EVENTS if label == "anomalous" else ("",)
-            assert Counter(c.category for c in group) == dict.fromkeys(kinds, 12 // len(kinds))
+            assert Counter(c.category for c in group) == dict.fromkeys(kinds, 20 // len(kinds))
     normal = {e.kind for clip in clips if clip.label == "normal" for e in clip.events}
     assert normal == set(NORMAL_EVENTS)
 
@@ -92,6 +93,25 @@ def test_an_anomaly_is_seen_in_its_frames_and_in_no_others(category):
     assert not changed[stop:].any()
     assert (changed[start:stop] > 0).all()
     assert changed[start:stop].mean() > 0.004
+
+
+def test_only_the_kinds_asked_for_are_planned():
+    clips = plan_clips(20, kinds=("fire", "fall"))
+    assert {clip.category for clip in clips} == {"", "fire", "fall"}
+
+
+def test_the_foreground_is_where_something_is_drawn():
+    clip = first_of("fight")
+    ((start, stop),) = clip.annotations
+    event = next(event for event in clip.events if event.is_anomalous)
+    hidden = Renderer(replace(clip, events=()))
+    renderer = Renderer(clip)
+    foreground = renderer.foreground((start + stop) // 2)
+    assert 0.002 < foreground.mean() < 0.3
+    column = int(event.x * clip.width)
+    near = foreground[:, max(0, column - clip.width // 6) : column + clip.width // 6]
+    assert near.sum() > 0.3 * foreground.sum()
+    assert not hidden.foreground(start).any()
 
 
 def test_files_have_the_planned_frames_and_rates(tmp_path):
