@@ -20,14 +20,14 @@ sys.meta_path.insert(0, Blocked())
 """
 
 
-def hiprobe(*arguments, cwd=None):
+def hiprobe(*arguments, cwd=None, env=None):
     return subprocess.run(
         [sys.executable, "-m", "hiprobe.cli", *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=cwd,
         check=False,
-        env=os.environ | {"COLUMNS": "250"},
+        env=os.environ | {"COLUMNS": "250"} | (env or {}),
     )
 
 
@@ -122,3 +122,44 @@ def test_manifest_extract_and_info_by_hand(tmp_path, make_video):
         "layers 0 to 10 (11), 128 features"
         in hiprobe("store", "info", "s.zarr", cwd=tmp_path).stdout
     )
+
+
+def test_parts_by_slurms_environment_merge_and_verify(tmp_path, make_video):
+    for name in ("a", "b", "c"):
+        make_video(f"videos/test/normal/{name}.mp4", num_frames=30)
+    build_random_model(tmp_path / "model")
+    hiprobe("manifest", "folder", "videos", "--out", "m.csv", cwd=tmp_path)
+    extract = ["extract", "m.csv", "s.zarr", "--model", "model"]
+    plan = hiprobe(*extract, "--dry-run", cwd=tmp_path)
+    assert plan.returncode == 0, plan.stderr
+    assert "at most 0.00 GB" in plan.stdout
+    assert not (tmp_path / "s.zarr").exists()
+    for rank in range(2):
+        slurm = {"SLURM_NTASKS": "2", "SLURM_PROCID": str(rank)}
+        done = hiprobe(*extract, cwd=tmp_path, env=slurm)
+        assert done.returncode == 0, done.stderr
+    merged = hiprobe("store", "merge", "s.zarr", "s.0-of-2.zarr", "s.1-of-2.zarr", cwd=tmp_path)
+    assert "3 finished videos of 2 stores" in merged.stdout, merged.stderr
+    verified = hiprobe("store", "verify", "s.zarr", "--parity", "2", cwd=tmp_path)
+    assert verified.returncode == 0, verified.stderr
+    assert "3 finished videos, 3 blocks" in verified.stdout
+    assert "2 segments computed again one by one" in verified.stdout
+    (tmp_path / "s.zarr/hidden_states/c/0/1/0").unlink()
+    broken = hiprobe("store", "verify", "s.zarr", cwd=tmp_path)
+    assert broken.returncode == 1
+    assert "is missing" in broken.stdout
+    assert "Traceback" not in broken.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--batch-size", "many"], "expected a number, or auto"),
+        (["--rank", "2", "--world-size", "2"], "expected 0 to 1"),
+        (["--attention", "none"], "--attention 'none': expected auto, sdpa"),
+    ],
+)
+def test_wrong_options_of_extract_are_exit_code_2(tmp_path, options, said):
+    result = hiprobe("extract", "m.csv", "s.zarr", "--model", "m", *options, cwd=tmp_path)
+    assert result.returncode == 2
+    assert said in " ".join(result.stderr.replace("│", " ").split())
