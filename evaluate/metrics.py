@@ -91,7 +91,10 @@ class Ranking:
         true, false = self.counts(video_weights)
         if not len(true) or not true[-1] or not false[-1]:
             return None
-        precision = true / np.maximum(true + false, 1e-300)
+        # Scores above which no frame lies (empty segments, videos not drawn) are no threshold.
+        seen = true + false > 0
+        true, false = true[seen], false[seen]
+        precision = true / (true + false)
         recall = np.concatenate([[0.0], true / true[-1]])
         false_rate = np.concatenate([[0.0], false / false[-1]])
         curve = np.concatenate([[1.0], precision])

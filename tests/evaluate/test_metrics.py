@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from sklearn.metrics import (
     auc,
@@ -30,6 +30,7 @@ def expand(scores, anomalous, normal):
     return truth, np.concatenate([np.repeat(scores, anomalous), np.repeat(scores, normal)])
 
 
+@example(17464)
 @given(st.integers(0, 100_000))
 def test_areas_equal_scikit_learn_on_frames(seed):
     scores, anomalous, normal, _ = random_segments(seed)
@@ -42,6 +43,12 @@ def test_areas_equal_scikit_learn_on_frames(seed):
     assert result.pr_auc_trapezoid == pytest.approx(auc(recall, precision), abs=1e-12)
 
 
+def test_a_highest_score_without_frames_changes_nothing():
+    scores, anomalous, normal = np.array([0.9, 0.6, 0.3]), np.array([0, 2, 1]), np.array([0, 1, 4])
+    with_empty = Ranking(scores, anomalous, normal).metrics()
+    assert with_empty == Ranking(scores[1:], anomalous[1:], normal[1:]).metrics()
+
+
 @given(st.integers(0, 100_000))
 def test_a_resample_equals_repeating_its_videos(seed):
     scores, anomalous, normal, video = random_segments(seed)
@@ -52,6 +59,8 @@ def test_a_resample_equals_repeating_its_videos(seed):
     result = Ranking(scores, anomalous, normal, video).metrics(weights.astype(float))
     assert result.auc == pytest.approx(roc_auc_score(truth, expanded), abs=1e-12)
     assert result.ap == pytest.approx(average_precision_score(truth, expanded), abs=1e-12)
+    precision, recall, _ = precision_recall_curve(truth, expanded)
+    assert result.pr_auc_trapezoid == pytest.approx(auc(recall, precision), abs=1e-12)
 
 
 @given(st.integers(0, 100_000))
