@@ -35,7 +35,7 @@ lint: install ## Check style with ruff
 # The stages' folders lie at the top level; mypy needs to see them below one folder `hiprobe`.
 types: install ## Check types with mypy
 	@mkdir -p build/types/hiprobe
-	@for stage in store extract probe evaluate cli; do ln -sfn $(CURDIR)/$$stage build/types/hiprobe/$$stage; done
+	@for stage in store extract probe evaluate sweep cli; do ln -sfn $(CURDIR)/$$stage build/types/hiprobe/$$stage; done
 	cd build/types && MYPYPATH=. $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml --namespace-packages --explicit-package-bases hiprobe
 
 format: install ## Format the code and mend what ruff can mend

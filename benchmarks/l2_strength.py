@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from hiprobe.evaluate.ground_truth import anomalous_frame_counts
 from hiprobe.evaluate.metrics import Ranking
 from hiprobe.probe.samples import choose_videos, make_samples
 from hiprobe.probe.scorers import fit_logistic
 from hiprobe.store import DONE, FeatureStore
+from hiprobe.store.ground_truth import anomalous_frame_counts
 
 STRENGTHS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 

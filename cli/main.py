@@ -11,6 +11,7 @@ import hiprobe.cli.store
 import hiprobe.evaluate.cli
 import hiprobe.extract.cli
 import hiprobe.probe.cli
+import hiprobe.sweep.cli
 from hiprobe.store.errors import HiProbeError
 
 EXIT_USER_ERROR = 1
@@ -29,6 +30,8 @@ store = typer.Typer(help="Look into feature stores, check and join them.")
 app.add_typer(manifest, name="manifest", no_args_is_help=True)
 app.command()(hiprobe.extract.cli.extract)
 app.command()(hiprobe.probe.cli.probe)
+app.command()(hiprobe.probe.cli.layers)
+app.command()(hiprobe.sweep.cli.sweep)
 app.command()(hiprobe.evaluate.cli.evaluate)
 app.add_typer(store, name="store", no_args_is_help=True)
 app.command()(hiprobe.cli.demo.demo)

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hiprobe.evaluate.ground_truth import anomalous_frame_counts, clip_annotations
 from hiprobe.evaluate.localization import DEFAULT_SIGMA, smooth
 from hiprobe.evaluate.results import write_results
 from hiprobe.evaluate.scored import ScoredSegments, measure
@@ -28,6 +27,7 @@ from hiprobe.store import (
     StoreError,
     read_manifest,
 )
+from hiprobe.store.ground_truth import anomalous_frame_counts, clip_annotations
 
 LIBRARIES = ("hiprobe", "numpy", "scipy", "scikit-learn", "zarr")
 
@@ -80,10 +80,16 @@ def run_evaluate(
     """
     store, probe = FeatureStore.open(config.store), Probe.load(config.probe)
     _check_same_model(store, probe, config)
-    videos, warnings = _test_videos(store, config)
+    videos, warnings = choose_test_videos(store, config.split, config.manifest)
     _check_no_overlap(store, probe, videos, config)
     on_step("scoring")
-    scored = _score(store, probe, videos, config)
+    scored = attach_ground_truth(
+        store,
+        videos,
+        probe.score(store.layer(probe.layer, list(videos.index))),
+        sigma=config.sigma,
+        threshold=probe.threshold["value"] if config.threshold is None else config.threshold,
+    )
     metrics = measure(scored, config.num_resamples, config.seed, on_step)
     metrics |= {"warnings": warnings, "provenance": _provenance(store, probe, config)}
     on_step("writing the report")
@@ -100,18 +106,40 @@ def _check_same_model(store: FeatureStore, probe: Probe, config: EvaluateConfig)
                 f"{other[name]!r} ({other['id']}), the store's is {own[name]!r} ({own['id']}). "
                 "Train a probe on a store of this model."
             )
-    if len(probe.scorer["weight"]) != store.num_features:
+    if probe.num_features != store.num_features:
         raise HiProbeError(
-            f"{config.probe}: has {len(probe.scorer['weight'])} weights, the store's states "
+            f"{config.probe}: reads states of {probe.num_features} features, the store's have "
             f"{store.num_features} features."
         )
 
 
-def _test_videos(store: FeatureStore, config: EvaluateConfig) -> tuple[pd.DataFrame, list[str]]:
-    """Pick the finished videos of the split, with their annotations clipped; and warnings."""
+def choose_test_videos(
+    store: FeatureStore, split: str, manifest: Path | None = None
+) -> tuple[pd.DataFrame, list[str]]:
+    """Pick the finished videos of a split, with their annotations clipped.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    split : str
+    manifest : Path, optional
+        Labels, splits and annotations from here instead of the store's.
+
+    Returns
+    -------
+    videos : DataFrame
+        As `FeatureStore.videos`.
+    warnings : list of str
+        Videos left out, ends clipped.
+
+    Raises
+    ------
+    HiProbeError
+        There are none, or an annotation does not fit its video.
+    """
     videos = store.videos
-    if config.manifest is not None:
-        records = {record.video_id: record for record in read_manifest(config.manifest)}
+    if manifest is not None:
+        records = {record.video_id: record for record in read_manifest(manifest)}
         videos = videos.loc[[video_id for video_id in videos.index if video_id in records]]
         videos = videos.assign(
             **{
@@ -119,12 +147,12 @@ def _test_videos(store: FeatureStore, config: EvaluateConfig) -> tuple[pd.DataFr
                 for name in ("split", "label", "category", "annotations")
             }
         )
-    videos = videos[videos["split"] == config.split]
+    videos = videos[videos["split"] == split]
     unfinished = videos[videos["status"] != DONE]
     videos = videos[videos["status"] == DONE]
     if videos.empty:
         raise StoreError(
-            f"{config.store}: no finished videos in split {config.split!r}. Extract them, choose "
+            f"{store.path}: no finished videos in split {split!r}. Extract them, choose "
             "another --split, or give other splits with --manifest."
         )
     warnings = [
@@ -132,12 +160,10 @@ def _test_videos(store: FeatureStore, config: EvaluateConfig) -> tuple[pd.DataFr
         + (f": {row['error']}" * bool(row["error"]))
         for video_id, row in unfinished.iterrows()
     ]
-    return _with_ground_truth(videos, config, warnings), warnings
+    return _with_ground_truth(videos, manifest or store.path, warnings), warnings
 
 
-def _with_ground_truth(
-    videos: pd.DataFrame, config: EvaluateConfig, warnings: list[str]
-) -> pd.DataFrame:
+def _with_ground_truth(videos: pd.DataFrame, source: Path, warnings: list[str]) -> pd.DataFrame:
     problems, clipped = [], []
     for video_id, row in videos.iterrows():
         ranges, num_clipped = clip_annotations(row["annotations"], row["num_frames"])
@@ -157,7 +183,7 @@ def _with_ground_truth(
     if problems:
         listing = "\n".join(f"  {problem}" for problem in problems[:20])
         raise ManifestError(
-            f"{config.manifest or config.store}: {len(problems)} test video(s) have no usable "
+            f"{source}: {len(problems)} test video(s) have no usable "
             f"ground truth:\n{listing}\nGive a corrected manifest with --manifest FILE; the store "
             "stays as it is."
         )
@@ -177,18 +203,30 @@ def _check_no_overlap(
         )
 
 
-def _score(
-    store: FeatureStore, probe: Probe, videos: pd.DataFrame, config: EvaluateConfig
+def attach_ground_truth(
+    store: FeatureStore, videos: pd.DataFrame, raw: np.ndarray, *, sigma: float, threshold: float
 ) -> ScoredSegments:
+    """Smooth the scores of some videos' segments and put the ground truth beside them.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    videos : DataFrame
+        From `choose_test_videos`.
+    raw : (segment,) float64
+        In the store's order.
+    sigma : float
+        Width of the smoothing kernel in segments.
+    threshold : float
+    """
     segments = store.segments[store.segments["video_id"].isin(videos.index)]
     video = videos.index.get_indexer(segments["video_id"])
-    raw = probe.score(store.layer(probe.layer, list(videos.index)))
     smoothed = np.empty_like(raw)
     start, stop = segments["start_frame"].to_numpy(), segments["stop_frame"].to_numpy()
     num_anomalous = np.empty(len(raw), dtype=np.int64)
     for index, ranges in enumerate(videos["annotations"]):
         own = video == index
-        smoothed[own] = smooth(raw[own], config.sigma)
+        smoothed[own] = smooth(raw[own], sigma)
         num_anomalous[own] = anomalous_frame_counts(start[own], stop[own], ranges)
     return ScoredSegments(
         videos=videos,
@@ -199,7 +237,7 @@ def _score(
         num_normal=stop - start - num_anomalous,
         raw=raw,
         smoothed=smoothed,
-        threshold=probe.threshold["value"] if config.threshold is None else config.threshold,
+        threshold=threshold,
     )
 
 
@@ -216,7 +254,7 @@ def _provenance(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> di
         "probe": {
             "path": str(config.probe.absolute()),
             "layer": probe.layer,
-            "scorer": {key: probe.scorer[key] for key in probe.scorer if key != "weight"},
+            "scorer": {k: v for k, v in probe.scorer.items() if not isinstance(v, list)},
             "threshold": probe.threshold,
             "training": {k: v for k, v in probe.training.items() if k != "video_ids"}
             | {"num_videos": len(probe.training["video_ids"])},

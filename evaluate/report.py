@@ -16,7 +16,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from hiprobe.evaluate.ground_truth import anomalous_frame_counts
+from hiprobe.store.ground_truth import anomalous_frame_counts
 from hiprobe.store.manifest import Annotations
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -102,7 +102,7 @@ def _local_cluster(num_workers: int) -> Any:
         n_workers=num_workers,
         threads_per_worker=1,
         memory_limit=0,
-        dashboard_address=None,
+        dashboard_address="127.0.0.1:0",
         silence_logs=50,
     )
 

@@ -26,8 +26,9 @@ from hiprobe.probe.samples import (
     Samples,
     choose_videos,
     make_samples,
+    make_segment_samples,
 )
-from hiprobe.probe.scorers import DEFAULT_L2, fit_logistic
+from hiprobe.probe.scorers import DEFAULT_L2, fit_scorer
 from hiprobe.store import DONE, FeatureStore, HiProbeError, Probe, StoreError, read_manifest
 
 
@@ -42,11 +43,18 @@ class ProbeConfig:
         Videos to train on.
     fraction : float in (0, 1]
         Few-shot share of them, stratified by label.
+    num_videos : int or None
+        So many of them, instead of a share.
     seed : int
         Of that draw.
     layer : int or None
         None lets DLSP choose.
+    labels : {'video', 'segment'}
+        'video': each of a video's samples has its label (weak supervision, the paper's). 'segment':
+        each segment is a sample with its own label, from annotations.
     samples_per_video : int
+        With ``labels='video'``: temporal bins that a video's segments are averaged in.
+    scorer : {'logistic', 'svm', 'distance'}
     kappa : float
         κ of the threshold, eq. 10.
     num_bins : int
@@ -60,9 +68,12 @@ class ProbeConfig:
     store: Path
     split: str = "train"
     fraction: float = 1.0
+    num_videos: int | None = None
     seed: int = 0
     layer: int | None = None
+    labels: str = "video"
     samples_per_video: int = 1
+    scorer: str = "logistic"
     kappa: float = 0.2
     num_bins: int = DEFAULT_BINS
     l2: float = DEFAULT_L2
@@ -86,9 +97,7 @@ def run_probe(
         No training videos, or of one class only; no such layer.
     """
     store = FeatureStore.open(config.store)
-    labels = _training_labels(store, config)
-    video_ids = choose_videos(labels, config.fraction, config.seed)
-    samples = make_samples(store, video_ids, labels, config.samples_per_video)
+    samples = draw_samples(store, training_videos(store, config), config)
     statistics = {}
     for done, layer in enumerate(store.layers):
         on_layer(done, len(store.layers))
@@ -103,6 +112,22 @@ def run_probe(
     return _train(store, samples, config, layer, statistics, saliency)
 
 
+def draw_samples(store: FeatureStore, videos: pd.DataFrame, config: ProbeConfig) -> Samples:
+    """Draw few-shot videos, and make samples of their segments.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    videos : DataFrame
+        To draw from, see `training_videos`.
+    config : ProbeConfig
+    """
+    video_ids = choose_videos(videos["label"], config.fraction, config.seed, config.num_videos)
+    if config.labels == "segment":
+        return make_segment_samples(store, video_ids, videos)
+    return make_samples(store, video_ids, videos["label"], config.samples_per_video)
+
+
 def _train(
     store: FeatureStore,
     samples: Samples,
@@ -112,20 +137,14 @@ def _train(
     saliency: Saliency,
 ) -> Probe:
     states = samples.states(store, layer)
-    scorer = fit_logistic(states, samples.is_anomalous, config.l2)
+    scorer = fit_scorer(config.scorer, states, samples.is_anomalous, config.l2)
     scores = expit(scorer.logits(states))
     mean, std = float(scores.mean()), float(scores.std())
     return Probe(
         store={"path": str(config.store.absolute()), "provenance": store.provenance},
         layer=layer,
         layers=_layer_table(statistics, saliency),
-        scorer={
-            "kind": "logistic",
-            "weight": scorer.weight.tolist(),
-            "bias": scorer.bias,
-            "l2": scorer.l2,
-            "num_iterations": scorer.num_iterations,
-        },
+        scorer=scorer.to_json(),
         threshold={
             "mean": mean,
             "std": std,
@@ -137,9 +156,11 @@ def _train(
             "num_samples": len(samples.is_anomalous),
             "num_anomalous_samples": int(samples.is_anomalous.sum()),
             "split": config.split,
-            "fraction": config.fraction,
+            "fraction": config.fraction if config.num_videos is None else None,
+            "num_videos": len(samples.video_ids),
             "seed": config.seed,
-            "samples_per_video": config.samples_per_video,
+            "labels": config.labels,
+            "samples_per_video": config.samples_per_video if config.labels == "video" else None,
             "num_bins": config.num_bins,
             "layer_choice": "dlsp" if config.layer is None else "fixed",
             "manifest": str(config.manifest.absolute()) if config.manifest else None,
@@ -147,15 +168,23 @@ def _train(
     )
 
 
-def _training_labels(store: FeatureStore, config: ProbeConfig) -> pd.Series:
-    """Labels of the finished videos of the split, by video id."""
+def training_videos(store: FeatureStore, config: ProbeConfig) -> pd.DataFrame:
+    """List the finished videos of the split: ``label``, ``annotations`` and more, by video id.
+
+    Raises
+    ------
+    StoreError
+        Too few of a class.
+    """
     videos = store.videos
     if config.manifest is not None:
         records = {record.video_id: record for record in read_manifest(config.manifest)}
         videos = videos.loc[[video_id for video_id in videos.index if video_id in records]]
         videos = videos.assign(
-            label=[records[video_id].label for video_id in videos.index],
-            split=[records[video_id].split for video_id in videos.index],
+            **{
+                name: [getattr(records[video_id], name) for video_id in videos.index]
+                for name in ("label", "split", "annotations")
+            }
         )
     videos = videos[(videos["status"] == DONE) & (videos["split"] == config.split)]
     counts = {label: int((videos["label"] == label).sum()) for label in ("normal", "anomalous")}
@@ -166,7 +195,7 @@ def _training_labels(store: FeatureStore, config: ProbeConfig) -> pd.Series:
             f"{MIN_VIDEOS_PER_CLASS} of each. Extract more videos, choose another --split, or "
             "give other labels with --manifest."
         )
-    return videos["label"]
+    return videos
 
 
 def _layer_table(

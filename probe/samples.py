@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, eye_array
 
-from hiprobe.store import FeatureStore
+from hiprobe.store import FeatureStore, StoreError
+from hiprobe.store.ground_truth import anomalous_frame_counts
 
 MIN_VIDEOS_PER_CLASS = 2
 
@@ -24,7 +25,7 @@ class Samples:
     video_ids : tuple of str
         In the store's order.
     is_anomalous : (sample,) bool
-        The label of each sample's video.
+        The label of each sample's video, or of the segment.
     averaging : (sample, segment) sparse float64
         Rows sum to 1; samples = averaging @ segment states.
     """
@@ -38,7 +39,9 @@ class Samples:
         return self.averaging @ store.layer(layer, self.video_ids)
 
 
-def choose_videos(labels: pd.Series, fraction: float, seed: int) -> list[str]:
+def choose_videos(
+    labels: pd.Series, fraction: float, seed: int, num_videos: int | None = None
+) -> list[str]:
     """Draw a few-shot subset, stratified by label.
 
     Parameters
@@ -48,12 +51,16 @@ def choose_videos(labels: pd.Series, fraction: float, seed: int) -> list[str]:
     fraction : float in (0, 1]
         Of each class, rounded; at least two videos of a class, where it has them.
     seed : int
+    num_videos : int, optional
+        So many videos in all, instead of a fraction.
 
     Returns
     -------
     list of str
         Video ids in the order of `labels`.
     """
+    if num_videos is not None:
+        fraction = min(1.0, num_videos / len(labels))
     rng = np.random.default_rng(seed)
     chosen: set[str] = set()
     for label in ("normal", "anomalous"):
@@ -84,8 +91,7 @@ def make_samples(
     counts = store.videos.loc[list(video_ids), "num_segments"]
     columns, weights, lengths = [], [], []
     first = 0
-    # `FeatureStore.layer` gives rows in the store's order, whatever the order asked for.
-    ordered = [video_id for video_id in store.videos.index if video_id in set(video_ids)]
+    ordered = _in_store_order(store, video_ids)
     for video_id in ordered:
         for start, stop in temporal_bins(int(counts[video_id]), samples_per_video):
             columns.append(np.arange(first + start, first + stop))
@@ -98,6 +104,47 @@ def make_samples(
     )
     is_anomalous = (labels[ordered] == "anomalous").to_numpy()
     return Samples(tuple(ordered), np.repeat(is_anomalous, samples_per_video), averaging)
+
+
+def make_segment_samples(
+    store: FeatureStore, video_ids: Sequence[str], videos: pd.DataFrame
+) -> Samples:
+    """Make every segment a sample of its own, with its own label: that of most of its frames.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    video_ids : sequence of str
+    videos : DataFrame
+        ``label`` and ``annotations``, indexed by video id.
+
+    Raises
+    ------
+    StoreError
+        No annotation says where an anomalous video is anomalous.
+    """
+    ordered = _in_store_order(store, video_ids)
+    segments = store.segments[store.segments["video_id"].isin(ordered)]
+    start, stop = segments["start_frame"].to_numpy(), segments["stop_frame"].to_numpy()
+    counts = np.zeros(len(segments), dtype=np.int64)
+    for video_id in (one for one in ordered if videos.loc[one, "label"] == "anomalous"):
+        annotations = videos.loc[video_id, "annotations"]
+        if not annotations:
+            raise StoreError(
+                f"{store.path}: --labels segment needs annotations of the training videos; "
+                f"{video_id!r} is anomalous and has none. Give them with --manifest, or use "
+                "--labels video."
+            )
+        own = (segments["video_id"] == video_id).to_numpy()
+        counts[own] = anomalous_frame_counts(start[own], stop[own], annotations)
+    identity = csr_array(eye_array(len(segments)))
+    return Samples(tuple(ordered), 2 * counts > stop - start, identity)
+
+
+def _in_store_order(store: FeatureStore, video_ids: Sequence[str]) -> list[str]:
+    """Sort ids as `FeatureStore.layer` gives their rows, whatever the order asked for."""
+    wanted = set(video_ids)
+    return [video_id for video_id in store.videos.index if video_id in wanted]
 
 
 def temporal_bins(num_segments: int, num_bins: int) -> list[tuple[int, int]]:

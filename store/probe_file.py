@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import expit
 
 from hiprobe.store.errors import HiProbeError
+from hiprobe.store.scorers import scorer_from_json
 
 PROBE_SCHEMA = "hiprobe-probe-1"
 
@@ -29,7 +30,7 @@ class Probe:
         ``kl_divergence``, ``ldr``, ``entropy``, ``saliency``, …; index = layer; None for a
         layer that is not in the store.
     scorer : dict
-        ``kind``, ``weight`` (feature,), ``bias`` and the settings of the fit.
+        ``kind``, its parameters and the settings of the fit; see `hiprobe.store.scorers`.
     threshold : dict
         ``mean``, ``std``, ``kappa``, ``value`` (eq. 10).
     training : dict
@@ -44,7 +45,7 @@ class Probe:
     training: dict[str, Any]
 
     def score(self, states: np.ndarray) -> np.ndarray:
-        r"""Anomaly probability of each segment (eq. 9), :math:`\sigma(w^T h + b)`.
+        r"""Anomaly probability of each segment, the logistic of the scorer's log odds (eq. 9).
 
         Parameters
         ----------
@@ -55,8 +56,12 @@ class Probe:
         -------
         (segment,) float64 in [0, 1]
         """
-        weight = np.asarray(self.scorer["weight"], dtype=np.float64)
-        return expit(states @ weight + self.scorer["bias"])
+        return expit(scorer_from_json(self.scorer).logits(states))
+
+    @property
+    def num_features(self) -> int:
+        """Width of the hidden states that the scorer reads."""
+        return len(self.scorer["mean" if self.scorer["kind"] == "distance" else "weight"])
 
     def save(self, path: str | Path) -> None:
         """Write the probe as JSON."""

@@ -274,6 +274,27 @@ class FeatureStore:
         )
 
 
+def check_same_features(one: FeatureStore, other: FeatureStore) -> None:
+    """Refuse two stores whose states do not mean the same.
+
+    Raises
+    ------
+    StoreError
+        Of other models, prompts or widths.
+    """
+    settings = [
+        {name: store.provenance["model"].get(name) for name in ("weights_digest", "class", "dtype")}
+        | {"prompt": store.provenance.get("prompt"), "num_features": store.num_features}
+        for store in (one, other)
+    ]
+    for name, value in settings[0].items():
+        if settings[1][name] != value:
+            raise StoreError(
+                f"{other.path}: {name} is {settings[1][name]!r}, that of {one.path} is {value!r}: "
+                "a scorer of one says nothing about the other. Extract both alike."
+            )
+
+
 def _runs(row_slices: list[slice], row_block: int) -> list[slice]:
     """Join videos that lie in consecutive blocks: one long read instead of many short ones."""
     runs: list[slice] = []

@@ -42,9 +42,11 @@ def test_probe_and_evaluate_work_on_a_machine_without_torch(make_store, tmp_path
     code = f"""
 from hiprobe.cli.main import app
 for arguments in (["probe", {str(store)!r}, {str(probe)!r}],
+                  ["layers", {str(store)!r}, {str(tmp_path / "layers")!r}, "--draws", "2"],
+                  ["sweep", {str(store)!r}, {str(tmp_path / "sweep.parquet")!r}],
                   ["evaluate", {str(store)!r}, {str(probe)!r}, {str(results)!r}]):
     app(arguments, standalone_mode=False)
-import hiprobe.store, hiprobe.probe, hiprobe.evaluate
+import hiprobe.store, hiprobe.probe, hiprobe.evaluate, hiprobe.sweep
 assert not {{"torch", "transformers", "av"}} & set(sys.modules)
 """
     result = run_without_torch(code)
@@ -74,6 +76,7 @@ try:
 except SystemExit:
     pass
 heavy = {"torch", "transformers", "av", "sklearn", "scipy", "pandas", "zarr", "plotly"}
+heavy |= {"matplotlib", "distributed", "dask", "pyarrow"}
 print("heavy:", sorted(heavy & set(sys.modules)))
 """
     assert "heavy: []" in run_without_torch("import sys" + code).stdout

@@ -13,8 +13,8 @@ from sklearn.metrics import (
 )
 
 from hiprobe.evaluate import metrics as ours
-from hiprobe.evaluate.ground_truth import anomalous_frame_counts
 from hiprobe.evaluate.metrics import Ranking, equal_error_rate, pair_auc
+from hiprobe.store.ground_truth import anomalous_frame_counts
 
 
 def random_segments(seed, num_segments=60, num_levels=15):

@@ -47,7 +47,11 @@ def whole(job):
 @pytest.fixture(scope="module")
 def cluster():
     with LocalCluster(
-        n_workers=3, threads_per_worker=1, memory_limit=0, dashboard_address=None, silence_logs=50
+        n_workers=3,
+        threads_per_worker=1,
+        memory_limit=0,
+        dashboard_address="127.0.0.1:0",
+        silence_logs=50,
     ) as running:
         yield running
 

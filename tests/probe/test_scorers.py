@@ -1,9 +1,13 @@
+import json
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from hiprobe.probe.scorers import fit_logistic
+from hiprobe.probe.scorers import SCORERS, fit_distance, fit_logistic, fit_scorer, fit_svm
+from hiprobe.store import HiProbeError
+from hiprobe.store.scorers import scorer_from_json
 
 
 def overlapping_classes(seed=0, num_samples=200, num_features=4):
@@ -52,3 +56,58 @@ def test_the_unit_of_a_dimension_does_not_matter():
     np.testing.assert_allclose(
         one.logits(states), two.logits(states * [1000, 1, 0.01, 1]), atol=1e-6
     )
+
+
+def test_the_svm_minimises_the_hinge_loss():
+    states, is_anomalous = overlapping_classes()
+    standardised = (states - states.mean(0)) / states.std(0)
+    signs = np.where(is_anomalous, 1.0, -1.0)
+
+    def objective(weight, bias):
+        hinge = np.maximum(0, 1 - signs * (standardised @ weight + bias)).mean()
+        # liblinear penalises the bias as well.
+        return hinge + 0.1 / 2 * (weight @ weight + bias**2)
+
+    scorer = fit_svm(states, is_anomalous, l2=0.1)
+    weight = scorer.weight * states.std(0)
+    bias = scorer.bias + scorer.weight @ states.mean(0)
+    own = objective(weight, bias)
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        assert (
+            objective(weight + 0.05 * rng.normal(size=4), bias + 0.05 * rng.normal()) > own - 1e-6
+        )
+
+
+def test_an_svm_without_penalty_is_refused():
+    with pytest.raises(ValueError, match="needs a penalty"):
+        fit_svm(*overlapping_classes(), l2=0.0)
+
+
+def test_the_distance_is_in_deviations_of_the_normal_class():
+    states, is_anomalous = overlapping_classes()
+    states[:, 3] = 7.0
+    scorer = fit_distance(states, is_anomalous)
+    normal = states[~is_anomalous]
+    deviations = (states[:, :3] - normal[:, :3].mean(0)) / normal[:, :3].std(0)
+    expected = np.sqrt((deviations**2).sum(axis=1) / 4)
+    np.testing.assert_allclose(scorer.distances(states), expected)
+    logits = scorer.logits(states)
+    assert logits.mean() == pytest.approx(0, abs=1e-9)
+    assert logits.std() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("kind", SCORERS)
+def test_a_scorer_survives_json(kind):
+    states, is_anomalous = overlapping_classes()
+    states[:, 3] = 7.0
+    scorer = fit_scorer(kind, states, is_anomalous)
+    again = scorer_from_json(json.loads(json.dumps(scorer.to_json())))
+    np.testing.assert_array_equal(again.logits(states), scorer.logits(states))
+
+
+def test_unknown_kinds_are_refused():
+    with pytest.raises(ValueError, match="expected logistic, svm, distance"):
+        fit_scorer("forest", *overlapping_classes())
+    with pytest.raises(HiProbeError, match="of kind 'forest'"):
+        scorer_from_json({"kind": "forest"})

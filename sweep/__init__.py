@@ -1,0 +1,1 @@
+"""Grids of experiments. Above `probe` and `evaluate`: a grid cannot meet in files."""

@@ -1,0 +1,337 @@
+"""The sweep: layers × scorers × fractions × seeds × thresholds, each layer read once.
+
+Run by ``hiprobe sweep``. One task is one layer of one store: its states are read once, and all
+experiments on it follow. What a task has found is kept, so an interrupted sweep goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit
+
+from hiprobe.evaluate.localization import DEFAULT_SIGMA
+from hiprobe.evaluate.metrics import f1_score
+from hiprobe.evaluate.pipeline import attach_ground_truth, choose_test_videos
+from hiprobe.evaluate.scored import ScoredSegments
+from hiprobe.probe.pipeline import ProbeConfig, draw_samples, training_videos
+from hiprobe.probe.saliency import METRICS, LayerStatistics, dlsp, layer_statistics
+from hiprobe.probe.samples import Samples
+from hiprobe.probe.scorers import DEFAULT_L2, SCORERS, fit_scorer
+from hiprobe.store import FeatureStore, HiProbeError, check_same_features
+
+EXPERIMENT = ("store", "fraction", "num_videos", "seed")
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """A grid of experiments.
+
+    Attributes
+    ----------
+    stores : tuple of Path
+        To train on, one after the other; for example of several numbers of keyframes.
+    test_store : Path or None
+        To test on; None: the same one.
+    layers : tuple of int or None
+        None: all above 0.
+    scorers : tuple of str
+    l2s : tuple of float
+        Penalties; for 'distance', which has none, the first stands.
+    fractions : tuple of float
+        Few-shot shares of the training videos.
+    num_videos : tuple of int
+        Or so many of them; if given, `fractions` do not count.
+    seeds : tuple of int
+        Of the few-shot draws.
+    kappas : tuple of float
+        κ of the threshold.
+    labels : {'video', 'segment'}
+    samples_per_video : int
+    train_split, test_split : str
+    sigma : float
+        Smoothing, in segments.
+    """
+
+    stores: tuple[Path, ...]
+    test_store: Path | None = None
+    layers: tuple[int, ...] | None = None
+    scorers: tuple[str, ...] = SCORERS
+    l2s: tuple[float, ...] = (DEFAULT_L2,)
+    fractions: tuple[float, ...] = (1.0,)
+    num_videos: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    kappas: tuple[float, ...] = (0.2,)
+    labels: str = "video"
+    samples_per_video: int = 1
+    train_split: str = "train"
+    test_split: str = "test"
+    sigma: float = DEFAULT_SIGMA
+
+
+@dataclass(frozen=True)
+class Task:
+    """One layer of one store."""
+
+    store: Path
+    layer: int
+
+
+def run_sweep(
+    config: SweepConfig,
+    out: Path,
+    *,
+    num_workers: int = 0,
+    scheduler: str | None = None,
+    on_task: Callable[[int, int], None] = lambda done, total: None,
+) -> pd.DataFrame:
+    """Run all experiments and write their table.
+
+    Parameters
+    ----------
+    config : SweepConfig
+    out : Path
+        ``.parquet`` or ``.csv``; results of finished layers are kept beside it, in
+        ``OUT.parts``, until all are done.
+    num_workers : int
+        Processes; 0 works in this one.
+    scheduler : str, optional
+        Address of a running Dask scheduler.
+    on_task : callable
+        Called with (layers done, layers).
+
+    Returns
+    -------
+    DataFrame
+        One row an experiment and κ: ``store, layer, scorer, l2, fraction, num_videos, seed,
+        kappa``, the layer's ``kl_divergence, ldr, entropy, saliency``, ``is_dlsp_choice``, ``auc,
+        ap`` (smoothed scores), ``raw_auc, raw_ap``, ``threshold``, ``localized_auc,
+        localized_ap, binary_auc, binary_ap, f1, false_alarm_rate``.
+
+    Raises
+    ------
+    HiProbeError
+        Nothing to train or test on, other models, or training and test videos overlap.
+    """
+    if out.suffix not in (".parquet", ".csv"):
+        raise HiProbeError(f"{out}: expected a name that ends in .parquet or .csv.")
+    tasks = [task for store in config.stores for task in _tasks(config, store)]
+    parts = _parts_folder(config, out)
+    todo = [task for task in tasks if not _part(parts, task).exists()]
+    on_task(len(tasks) - len(todo), len(tasks))
+    for done, (task, table) in enumerate(_results(config, todo, num_workers, scheduler), start=1):
+        partial = _part(parts, task).with_suffix(".partial")
+        table.to_csv(partial, index=False)
+        partial.replace(_part(parts, task))
+        on_task(len(tasks) - len(todo) + done, len(tasks))
+    tables = [pd.read_csv(_part(parts, task), float_precision="round_trip") for task in tasks]
+    table = _with_saliency(pd.concat(tables, ignore_index=True))
+    _write(table, out)
+    for part in parts.iterdir():
+        part.unlink()
+    parts.rmdir()
+    return table
+
+
+def run_task(config: SweepConfig, task: Task) -> pd.DataFrame:
+    """Run all experiments on one layer; its states are read once."""
+    train, test = FeatureStore.open(task.store), FeatureStore.open(config.test_store or task.store)
+    if config.test_store is not None:
+        check_same_features(train, test)
+    test_videos, _ = choose_test_videos(test, config.test_split)
+    pool = training_videos(train, ProbeConfig(task.store, split=config.train_split))
+    _check_no_overlap(train, test, pool, test_videos)
+    pool_states = train.layer(task.layer, list(pool.index))
+    test_states = test.layer(task.layer, list(test_videos.index))
+    rows = []
+    for draw in _draws(config, task.store):
+        samples = draw_samples(train, pool, draw)
+        states = samples.averaging @ pool_states[_rows_of(train, pool, samples)]
+        about = _about_draw(task, draw, samples, states)
+        for kind, l2 in _scorers(config):
+            scorer = fit_scorer(kind, states, samples.is_anomalous, l2)
+            raw = expit(scorer.logits(test_states))
+            training_scores = expit(scorer.logits(states))
+            scored = attach_ground_truth(test, test_videos, raw, sigma=config.sigma, threshold=0.0)
+            rows += [
+                about | {"scorer": kind, "l2": l2, "kappa": kappa} | measured
+                for kappa, measured in _measure(scored, training_scores, config.kappas)
+            ]
+    return pd.DataFrame(rows)
+
+
+def _about_draw(
+    task: Task, draw: ProbeConfig, samples: Samples, states: np.ndarray
+) -> dict[str, Any]:
+    statistics = layer_statistics(states, samples.is_anomalous)
+    return {
+        "store": str(task.store),
+        "layer": task.layer,
+        "fraction": draw.fraction if draw.num_videos is None else np.nan,
+        "num_videos": len(samples.video_ids),
+        "seed": draw.seed,
+        **asdict(statistics),
+    }
+
+
+def _measure(
+    scored: ScoredSegments, training_scores: np.ndarray, kappas: tuple[float, ...]
+) -> Iterator[tuple[float, dict[str, float | None]]]:
+    """Measure the scores once, and what depends on the threshold for each κ."""
+    mean, std = float(training_scores.mean()), float(training_scores.std())
+    fixed = _areas(scored, "smoothed", "") | _areas(scored, "raw", "raw_")
+    normal = (scored.videos["label"] == "normal").to_numpy()[scored.video]
+    normal_frames = scored.num_normal[normal].sum()
+    for kappa in kappas:
+        cut = replace(scored, threshold=mean + kappa * std)
+        flagged = cut.is_anomalous
+        false_alarms = cut.num_normal[normal & flagged].sum()
+        yield (
+            kappa,
+            {
+                **fixed,
+                "threshold": cut.threshold,
+                **_areas(cut, "localized", "localized_"),
+                **_areas(cut, "binary", "binary_"),
+                "f1": f1_score(flagged, cut.num_anomalous, cut.num_normal),
+                "false_alarm_rate": float(false_alarms / normal_frames) if normal_frames else None,
+            },
+        )
+
+
+def _areas(scored: ScoredSegments, variant: str, prefix: str) -> dict[str, float | None]:
+    metrics = scored.ranking(scored.variants[variant]).metrics()
+    return {
+        f"{prefix}{name}": None if metrics is None else getattr(metrics, name)
+        for name in ("auc", "ap")
+    }
+
+
+def _draws(config: SweepConfig, store: Path) -> Iterator[ProbeConfig]:
+    """All few-shot draws of the grid."""
+    sizes: list[dict[str, Any]] = [{"num_videos": count} for count in config.num_videos]
+    for size in sizes or [{"fraction": fraction} for fraction in config.fractions]:
+        for seed in config.seeds:
+            yield ProbeConfig(
+                store,
+                split=config.train_split,
+                seed=seed,
+                labels=config.labels,
+                samples_per_video=config.samples_per_video,
+                **size,
+            )
+
+
+def _scorers(config: SweepConfig) -> Iterator[tuple[str, float]]:
+    for kind in config.scorers:
+        for l2 in config.l2s if kind != "distance" else config.l2s[:1]:
+            if not (kind == "svm" and l2 == 0):
+                yield kind, l2
+
+
+def _rows_of(store: FeatureStore, pool: pd.DataFrame, samples: Samples) -> np.ndarray:
+    """Rows of the drawn videos' segments among those of the pool."""
+    owner = store.segments["video_id"]
+    return owner[owner.isin(pool.index)].isin(samples.video_ids).to_numpy()
+
+
+def _tasks(config: SweepConfig, store: Path) -> list[Task]:
+    layers = FeatureStore.open(store).layers
+    wanted = [layer for layer in layers if layer >= 1] if config.layers is None else config.layers
+    if missing := [layer for layer in wanted if layer not in layers]:
+        raise HiProbeError(f"{store}: no layer {missing[0]}; it has {layers[0]} to {layers[-1]}.")
+    return [Task(store, layer) for layer in wanted]
+
+
+def _check_no_overlap(
+    train: FeatureStore, test: FeatureStore, pool: pd.DataFrame, test_videos: pd.DataFrame
+) -> None:
+    if train.provenance.get("manifest") != test.provenance.get("manifest"):
+        return  # another data set, whose ids may coincide
+    if overlap := sorted(set(pool.index) & set(test_videos.index)):
+        raise HiProbeError(
+            f"{train.path}: {len(overlap)} videos are both to train and to test on, for example "
+            f"{overlap[0]!r}. Choose other splits."
+        )
+
+
+def _parts_folder(config: SweepConfig, out: Path) -> Path:
+    """Results so far, of this very grid on these very stores."""
+    stores = [*config.stores, *([config.test_store] if config.test_store else [])]
+    digests = [FeatureStore.open(store).provenance["model"]["weights_digest"] for store in stores]
+    identity = json.dumps([asdict(config), digests], default=str, sort_keys=True)
+    name = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    folder = out.with_name(f"{out.name}.parts-{name}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _part(folder: Path, task: Task) -> Path:
+    store = hashlib.sha256(str(task.store).encode()).hexdigest()[:8]
+    return folder / f"{store}-layer-{task.layer}.csv"
+
+
+def _results(
+    config: SweepConfig, tasks: list[Task], num_workers: int, scheduler: str | None
+) -> Iterator[tuple[Task, pd.DataFrame]]:
+    """Run tasks here, or on a Dask cluster; in the order in which they end."""
+    if not num_workers and scheduler is None:
+        yield from ((task, run_task(config, task)) for task in tasks)
+        return
+    from dask.distributed import Client, LocalCluster, as_completed
+
+    with (
+        Client(scheduler)
+        if scheduler
+        else Client(
+            LocalCluster(
+                n_workers=num_workers,
+                threads_per_worker=1,
+                dashboard_address="127.0.0.1:0",
+                silence_logs=50,
+            )
+        )
+    ) as client:
+        config = _absolute(config)
+        futures = {
+            client.submit(run_task, config, Task(task.store.absolute(), task.layer)): task
+            for task in tasks
+        }
+        for future in as_completed(futures):
+            table = future.result()
+            yield futures[future], table.assign(store=str(futures[future].store))
+
+
+def _absolute(config: SweepConfig) -> SweepConfig:
+    """Workers run in other folders."""
+    test_store = config.test_store.absolute() if config.test_store else None
+    return replace(config, test_store=test_store)
+
+
+def _with_saliency(table: pd.DataFrame) -> pd.DataFrame:
+    """Add each draw's saliency over layers, and which layer DLSP chooses."""
+    table["saliency"], table["is_dlsp_choice"] = np.nan, False
+    for _, group in table.groupby(list(EXPERIMENT), dropna=False):
+        of_layer = group.drop_duplicates("layer").set_index("layer")[list(METRICS)]
+        if (of_layer.index >= 1).sum() < 2:
+            continue
+        saliency = dlsp({layer: LayerStatistics(*row) for layer, row in of_layer.iterrows()})
+        table.loc[group.index, "saliency"] = group["layer"].map(saliency.saliency)
+        table.loc[group.index, "is_dlsp_choice"] = group["layer"] == saliency.layer
+    return table
+
+
+def _write(table: pd.DataFrame, out: Path) -> None:
+    partial = out.with_name(f"{out.name}.partial")
+    if out.suffix == ".csv":
+        table.to_csv(partial, index=False)
+    else:
+        table.to_parquet(partial, index=False)
+    partial.replace(out)

@@ -1,0 +1,122 @@
+"""The sweep against single probes and evaluations, interrupted, and on a real Dask cluster."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
+from hiprobe.probe.pipeline import ProbeConfig, run_probe
+from hiprobe.store import FeatureStore, HiProbeError, StoreError
+from hiprobe.sweep import pipeline
+from hiprobe.sweep.pipeline import SweepConfig, run_sweep
+
+
+@pytest.fixture
+def store(make_store):
+    return make_store()
+
+
+def grid(store, **options):
+    defaults = {"fractions": (0.5, 1.0), "seeds": (0, 1), "kappas": (0.0, 0.2)}
+    return SweepConfig(stores=(store,), **(defaults | options))
+
+
+@pytest.mark.parametrize("scorer", ["logistic", "svm", "distance"])
+def test_an_experiment_equals_probe_and_evaluate(store, tmp_path, scorer):
+    table = run_sweep(grid(store, scorers=(scorer,)), tmp_path / "sweep.csv")
+    probe = run_probe(ProbeConfig(store, fraction=0.5, seed=1, scorer=scorer))
+    probe.save(tmp_path / "probe.json")
+    metrics = run_evaluate(
+        EvaluateConfig(store, tmp_path / "probe.json", tmp_path / "results", num_resamples=0)
+    )
+    own = table[(table.fraction == 0.5) & (table.seed == 1) & (table.kappa == 0.2)]
+    assert own[own.is_dlsp_choice]["layer"].tolist() == [probe.layer]
+    row = own[own.layer == probe.layer].iloc[0]
+    assert row.auc == pytest.approx(metrics["smoothed"]["auc"], abs=1e-12)
+    assert row.raw_ap == pytest.approx(metrics["raw"]["ap"], abs=1e-12)
+    assert row.threshold == pytest.approx(probe.threshold["value"], abs=1e-12)
+    assert row.localized_auc == pytest.approx(metrics["localized"]["auc"], abs=1e-12)
+    assert row.binary_ap == pytest.approx(metrics["binary"]["ap"], abs=1e-12)
+    assert row.f1 == pytest.approx(metrics["f1"], abs=1e-12)
+    assert row.false_alarm_rate == pytest.approx(metrics["false_alarm_rate"], abs=1e-12)
+    saliency = [probe.layers["saliency"][layer] for layer in own.layer]
+    np.testing.assert_allclose(own.saliency, saliency, atol=1e-9)
+
+
+def test_the_table_is_the_whole_grid(store, tmp_path):
+    config = grid(store, scorers=("logistic", "distance"), l2s=(0.0, 1.0))
+    table = run_sweep(config, tmp_path / "sweep.parquet")
+    # Two penalties for one scorer, none for the other; 4 layers, 2 fractions, 2 seeds, 2 kappas.
+    assert len(table) == 3 * 4 * 2 * 2 * 2
+    assert not table.duplicated(["layer", "scorer", "l2", "fraction", "seed", "kappa"]).any()
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "sweep.parquet"), table)
+    assert list(tmp_path.glob("*.parts*")) == []
+
+
+def test_an_interrupted_sweep_goes_on(store, tmp_path, monkeypatch):
+    whole = run_sweep(grid(store), tmp_path / "whole.csv")
+    run_task, computed = pipeline.run_task, []
+
+    def interrupted(config, task):
+        if len(computed) == 2:
+            raise KeyboardInterrupt
+        computed.append(task.layer)
+        return run_task(config, task)
+
+    monkeypatch.setattr(pipeline, "run_task", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(grid(store), tmp_path / "again.csv")
+    assert not (tmp_path / "again.csv").exists()
+    monkeypatch.setattr(
+        pipeline,
+        "run_task",
+        lambda config, task: computed.append(task.layer) or run_task(config, task),
+    )
+    again = run_sweep(grid(store), tmp_path / "again.csv")
+    assert computed == [1, 2, 3, 4]
+    pd.testing.assert_frame_equal(again, whole)
+
+
+def test_each_layer_is_read_once(store, tmp_path, monkeypatch):
+    reads, layer = [], FeatureStore.layer
+    monkeypatch.setattr(
+        FeatureStore, "layer", lambda self, *args: reads.append(args[0]) or layer(self, *args)
+    )
+    run_sweep(grid(store, seeds=tuple(range(5))), tmp_path / "sweep.csv")
+    assert sorted(reads) == [1, 1, 2, 2, 3, 3, 4, 4]  # training and test videos
+
+
+@pytest.mark.slow
+def test_worker_processes_give_the_same_table(store, tmp_path):
+    alone = run_sweep(grid(store), tmp_path / "alone.csv")
+    shared = run_sweep(grid(store), tmp_path / "shared.csv", num_workers=2)
+    pd.testing.assert_frame_equal(shared, alone, rtol=1e-9)
+
+
+def test_another_data_set_is_tested_on(make_store, tmp_path):
+    train, other = make_store(), make_store(seed=1, name="other.zarr")
+    table = run_sweep(grid(train, test_store=other), tmp_path / "sweep.csv")
+    own = run_sweep(grid(train), tmp_path / "own.csv")
+    assert (table.kl_divergence == own.kl_divergence).all()
+    assert (table.auc != own.auc).any()
+    assert table[table.layer == 3].auc.min() > 0.85
+
+
+def test_a_store_of_another_width_is_refused(make_store, tmp_path):
+    train, other = make_store(), make_store(num_features=8, name="other.zarr")
+    with pytest.raises(StoreError, match=r"num_features is 8, that of .* is 16"):
+        run_sweep(grid(train, test_store=other), tmp_path / "sweep.csv")
+
+
+def test_training_on_test_videos_is_refused(store, tmp_path):
+    with pytest.raises(HiProbeError, match="both to train and to test on"):
+        run_sweep(replace(grid(store), test_split="train"), tmp_path / "sweep.csv")
+
+
+def test_missing_layers_and_odd_names_are_refused(store, tmp_path):
+    with pytest.raises(HiProbeError, match="no layer 9; it has 0 to 4"):
+        run_sweep(grid(store, layers=(9,)), tmp_path / "sweep.csv")
+    with pytest.raises(HiProbeError, match=r"ends in .parquet or .csv"):
+        run_sweep(grid(store), tmp_path / "sweep.txt")
