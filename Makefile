@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types format bench-l2 bench-extract stress-kill \
+.PHONY: help install demo test check lint types format bench-l2 bench-extract bench-probe stress-kill \
 	bench-demo-model demo-model clean
 
 help: ## List the targets
@@ -47,6 +47,9 @@ bench-l2: install ## Held-out AUC of the scorer's L2 strengths on the demo's sto
 
 bench-extract: install ## Extraction against bare forward passes and the usual loops
 	$(BIN)/python benchmarks/extract_speed.py
+
+bench-probe: install ## Layer reads, DLSP and sweeps against the obvious ways
+	$(BIN)/python benchmarks/probe_speed.py
 
 stress-kill: install ## Kill an extraction with two workers at 100 random instants
 	$(BIN)/python benchmarks/kill_extract.py

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -71,6 +72,18 @@ class FeatureStore:
             f"FeatureStore({str(self.path)!r}: {len(self.videos)} videos ({counts}), "
             f"{len(self.segments)} segments, {len(self.layers)} layers, "
             f"{self.num_features} features)"
+        )
+
+    def _repr_html_(self) -> str:
+        """Show it in Jupyter: what it holds, and how it was made."""
+        model = self.provenance.get("model", {})
+        groups = self.videos.groupby(["split", "label", "status"])["num_segments"]
+        counts = groups.agg(videos="count", segments="sum").reset_index()
+        return (
+            f"<p><b>FeatureStore</b> {escape(str(self.path))}<br>{len(self.segments):,} segments × "
+            f"{_format_layers(self.layers)} × {self.num_features} features of "
+            f"{escape(str(model.get('id')))} ({escape(str(model.get('dtype')))})</p>"
+            + counts.to_html(index=False, border=0)
         )
 
     @property
