@@ -34,11 +34,11 @@ from typing import Any
 import av
 import numpy as np
 import torch
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig
 
 from hiprobe.extract.backbone import Backbone, BackboneConfig
 from hiprobe.extract.demo.clips import plan_clips, write_clips
-from hiprobe.extract.demo.model import TRAINED_MODEL, new_model, new_processor
+from hiprobe.extract.demo.model import TRAINED_MODEL, VOCABULARY, new_model, new_processor
 from hiprobe.extract.pipeline import ExtractConfig, extract
 from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES, segment_ranges
 from hiprobe.extract.video import SegmentReader, inspect_video
@@ -46,9 +46,28 @@ from hiprobe.store import VideoRecord, write_manifest
 
 BATCH_SIZE = 8
 ROUNDS = 3
-MAX_SEGMENTS = 32
-REAL_VIDEOS = ("RoadAccidents017_x264.mp4", "Explosion021_x264.mp4")
-LARGE = {"hidden_size": 640, "intermediate_size": 2240, "num_hidden_layers": 16}
+MAX_SEGMENTS = 120
+REAL_VIDEOS = ("Burglary033_x264.mp4", "Explosion021_x264.mp4", "Normal_Videos_641_x264.mp4")
+LARGE_TEXT = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 640,
+    "intermediate_size": 2240,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 10,
+    "num_key_value_heads": 5,
+    "rope_parameters": {"rope_type": "default", "mrope_section": [16, 8, 8]},
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+}
+LARGE_VISION = {
+    "depth": 8,
+    "hidden_size": 384,
+    "intermediate_size": 1024,
+    "num_heads": 6,
+    "out_hidden_size": 640,
+    "fullatt_block_indexes": [3, 7],
+}
 
 
 def build_large_model(folder: Path) -> Path:
@@ -56,15 +75,11 @@ def build_large_model(folder: Path) -> Path:
     processor = new_processor()
     for part in (processor.image_processor, processor.video_processor):
         part.size = {"shortest_edge": 112 * 112, "longest_edge": 168 * 168}
-    config = new_model(processor.tokenizer, 0).config
-    for name, value in LARGE.items():
-        setattr(config.text_config, name, value)
-    config.text_config.layer_types = ["full_attention"] * LARGE["num_hidden_layers"]
-    config.text_config.num_attention_heads, config.text_config.num_key_value_heads = 10, 5
-    config.text_config.rope_parameters = {"rope_type": "default", "mrope_section": [16, 8, 8]}
-    config.vision_config.depth, config.vision_config.fullatt_block_indexes = 8, [3, 7]
-    config.vision_config.hidden_size, config.vision_config.intermediate_size = 384, 1024
-    config.vision_config.num_heads, config.vision_config.out_hidden_size = 6, 640
+    config = Qwen2_5_VLConfig.from_dict(
+        new_model(processor.tokenizer, 0).config.to_dict()
+        | {"text_config": LARGE_TEXT}
+        | {"vision_config": LARGE_VISION}
+    )
     model = AutoModelForImageTextToText.from_config(config)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
@@ -83,6 +98,7 @@ class Footage:
             paths = sorted((folder / "videos").rglob("*.mp4"))
         self.paths = [_cut(path, folder) for path in paths]
         self.infos = [inspect_video(path) for path in self.paths]
+        self.num_segments = sum(-(-info.num_frames // SEGMENT_FRAMES) for info in self.infos)
         self.manifest = folder / "manifest.csv"
         records = [VideoRecord(p.stem, str(p), "test", "anomalous") for p in self.paths]
         write_manifest(self.manifest, records)
@@ -109,7 +125,7 @@ class Footage:
 
 
 def _cut(path: Path, folder: Path) -> Path:
-    """Copy the first packets of a video, so that two of them have `MAX_SEGMENTS` segments."""
+    """Copy the first packets of a video, so that all together have `MAX_SEGMENTS` segments."""
     out = folder / path.name
     num_frames = MAX_SEGMENTS * SEGMENT_FRAMES // len(REAL_VIDEOS)
     with av.open(str(path)) as source, av.open(str(out), "w") as target:
@@ -221,7 +237,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         footage = Footage(folder)
-        print("footage:", "UCF-Crime" if footage.is_real else "generated clips")
+        kind = "UCF-Crime" if footage.is_real else "generated clips"
+        print(f"footage: {footage.num_segments} segments of {kind}")
         large = build_large_model(folder / "large")
         for label, model in (("", large), ("tiny_", TRAINED_MODEL)):
             seconds = time_ways(model, footage, folder)

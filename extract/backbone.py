@@ -8,6 +8,7 @@ model's own processor and chat template as a video, and the states are taken by 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,6 +23,7 @@ import transformers
 from transformers import AutoConfig, AutoModel, AutoProcessor
 from transformers.utils import cached_file
 
+from hiprobe.extract.internvl_chat import is_internvl_chat, load_internvl_chat
 from hiprobe.extract.video import Segment
 from hiprobe.store import ModelError
 
@@ -155,7 +157,8 @@ class Backbone:
         transformers.utils.logging.set_verbosity_error()
         self.device = _resolve_device(config.device)
         model, processor, folder = _load(config, self.device)
-        self._model, self._processor, self._folder = model, processor, folder
+        self._model, self._processor = model, processor
+        self._weights_digest = _weights_digest(folder)
         decoder: Any = getattr(model, "language_model", None)
         if not hasattr(decoder, "layers") or not hasattr(decoder, "norm"):
             raise ModelError(
@@ -228,7 +231,7 @@ class Backbone:
             "model": {
                 "id": self.config.model,
                 "revision": getattr(model_config, "_commit_hash", None) or self.config.revision,
-                "weights_digest": _weights_digest(self._folder),
+                "weights_digest": self._weights_digest,
                 "class": type(self._model).__name__,
                 "dtype": str(self._model.dtype).removeprefix("torch."),
                 "attention": model_config._attn_implementation,
@@ -322,6 +325,11 @@ def _load(config: BackboneConfig, device: torch.device) -> tuple[Any, Any, Path]
         dtype = "auto" if device.type == "cuda" else torch.float32
     try:
         config_file = cached_file(config.model, "config.json", revision=config.revision)
+        if is_internvl_chat(json.loads(Path(config_file).read_text(encoding="utf-8"))):
+            whole, processor, folder = load_internvl_chat(
+                config.model, revision=config.revision, dtype=dtype, **_load_options(config, device)
+            )
+            return _placed(whole.model, config, device), processor, folder
         model_config = AutoConfig.from_pretrained(config.model, revision=config.revision)
         processor = AutoProcessor.from_pretrained(config.model, revision=config.revision)
         model, loading = AutoModel.from_pretrained(
@@ -344,9 +352,12 @@ def _load(config: BackboneConfig, device: torch.device) -> tuple[Any, Any, Path]
         )
     if getattr(processor, "video_processor", None) is None:
         raise ModelError(f"{config.model}: {type(processor).__name__} takes no videos.")
-    if config.load_in == "full":
-        model = model.to(device)
-    return model.eval(), processor, Path(config_file).parent
+    return _placed(model, config, device), processor, Path(config_file).parent
+
+
+def _placed(model: Any, config: BackboneConfig, device: torch.device) -> Any:
+    """Move the model to the device; quantised weights are there already."""
+    return (model.to(device) if config.load_in == "full" else model).eval()
 
 
 def _load_options(config: BackboneConfig, device: torch.device) -> dict[str, Any]:

@@ -11,12 +11,14 @@ from typing import Any
 import av
 import av.error
 import numpy as np
+from av.stream import Discard, Disposition
 
 from hiprobe.extract.segments import keyframe_indices
 from hiprobe.store import VideoError
 
-# An index of all frames in the header can be trusted; elsewhere the packets are counted.
+# Their index lists all frames; elsewhere the packets are counted.
 CONTAINERS_WITH_AN_INDEX = ("mov", "mp4")
+NUM_DECODER_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class VideoInfo:
     Attributes
     ----------
     num_frames : int
-        From the container's index or, where there is none, by counting packets.
+        From the container's index, without the frames that an edit list hides, or, where there is
+        none, by counting packets.
     fps : float
         Average frames per second.
     width, height : int
@@ -70,12 +73,8 @@ def inspect_video(path: str | Path) -> VideoInfo:
     VideoError
         Missing, empty, not a video, without a video stream, or without frames.
     """
-    with _open(path) as container:
-        stream = container.streams.video[0]
-        names = container.format.name.split(",")
-        num_frames = stream.frames if set(names) & set(CONTAINERS_WITH_AN_INDEX) else 0
-        if not num_frames:
-            num_frames = sum(1 for packet in container.demux(stream) if packet.size)
+    with _open(path) as (container, stream):
+        num_frames = _count_frames(container, stream)
         rate = stream.average_rate or stream.guessed_rate
         if not num_frames:
             raise VideoError(f"{path}: the video stream has no frames.")
@@ -84,8 +83,22 @@ def inspect_video(path: str | Path) -> VideoInfo:
         return VideoInfo(num_frames, float(rate), stream.width, stream.height)
 
 
+def _count_frames(container: Any, stream: Any) -> int:
+    if not set(container.format.name.split(",")) & set(CONTAINERS_WITH_AN_INDEX):
+        return sum(1 for packet in container.demux(stream) if packet.size)
+    # Going through a file whose packets are all discarded reads nothing but the rest of its index.
+    for each in container.streams:
+        each.discard = Discard.all
+    for _ in container.demux(stream):
+        pass
+    return sum(not entry.is_discard for entry in stream.index_entries)
+
+
 class SegmentReader:
     """Decodes a video once and yields its segments.
+
+    Frames are given as decoded: not turned by a display matrix, fields not taken apart. A video
+    that changes its size in the middle keeps that of its first frame.
 
     Parameters
     ----------
@@ -116,12 +129,13 @@ class SegmentReader:
         self._ranges = ranges
         self._num_keyframes = num_keyframes
         self._first_segment = first_segment
+        self._size: dict[str, int] = {}
         self.num_decoded = 0
         self.num_bad_packets = 0
 
     def __iter__(self) -> Iterator[Segment]:
-        with _open(self._path) as container:
-            frames = self._frames(container)
+        with _open(self._path) as (container, stream):
+            frames = self._frames(container, stream)
             for index, (start, stop) in enumerate(self._ranges):
                 segment = self._read_segment(frames, index, start, stop)
                 if segment is None:
@@ -142,7 +156,7 @@ class SegmentReader:
         position = start
         while position < stop and (frame := next(frames, None)) is not None:
             if not skip and position in wanted:
-                pictures[position] = frame.to_ndarray(format="rgb24")
+                pictures[position] = frame.to_ndarray(format="rgb24", **self._size)
             last = frame
             position += 1
         if last is None:
@@ -150,7 +164,7 @@ class SegmentReader:
         # The video ended inside this segment: its last frame stands for those that are missing.
         kept = [min(frame, position - 1) for frame in wanted]
         if not skip and position - 1 in kept and position - 1 not in pictures:
-            pictures[position - 1] = last.to_ndarray(format="rgb24")
+            pictures[position - 1] = last.to_ndarray(format="rgb24", **self._size)
         return Segment(
             index=index,
             start_frame=start,
@@ -159,10 +173,11 @@ class SegmentReader:
             keyframes=np.stack([pictures[frame] for frame in kept]) if not skip else np.empty(0),
         )
 
-    def _frames(self, container: Any) -> Iterator[av.VideoFrame]:
+    def _frames(self, container: Any, stream: Any) -> Iterator[av.VideoFrame]:
         """Decode frame by frame; a packet that cannot be decoded is counted and skipped."""
-        stream = container.streams.video[0]
         stream.thread_type = "AUTO"
+        # A fixed number: after a damaged packet, how many frames are lost depends on it.
+        stream.thread_count = NUM_DECODER_THREADS
         packets = container.demux(stream)
         while True:
             try:
@@ -178,30 +193,43 @@ class SegmentReader:
                 self.num_bad_packets += 1
                 continue
             for frame in decoded:
+                self._size = self._size or {"width": frame.width, "height": frame.height}
                 self.num_decoded += 1
                 yield frame
 
 
 @contextmanager
-def _open(path: str | Path) -> Iterator[Any]:
-    """Open a container that has a video stream; whatever goes wrong is a `VideoError`."""
+def _open(path: str | Path) -> Iterator[tuple[Any, Any]]:
+    """Open a container with its video stream; whatever goes wrong is a `VideoError`."""
     path = Path(path)
-    if not path.exists():
-        raise VideoError(f"{path}: no such file.")
-    if not path.is_file():
-        raise VideoError(f"{path}: not a regular file.")
     try:
+        if not path.exists():
+            raise VideoError(f"{path}: no such file.")
+        if not path.is_file():
+            raise VideoError(f"{path}: not a regular file.")
         if not path.stat().st_size:
             raise VideoError(f"{path}: the file is empty.")
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                kinds = sorted({stream.type for stream in container.streams}) or ["no"]
-                raise VideoError(
-                    f"{path}: no video stream in it; it has {', '.join(kinds)} streams only."
-                )
-            yield container
+        # Absolute, or FFmpeg takes `a:b.mp4` for a protocol. Titles may be in any encoding.
+        with av.open(str(path.absolute()), metadata_errors="replace") as container:
+            yield container, _video_stream(path, container)
     except (av.error.FFmpegError, OSError) as error:
         raise VideoError(
             f"{path}: cannot be read as a video: {error.strerror or error}. "
             "Check that it plays, or leave it out of the manifest."
         ) from error
+
+
+def _video_stream(path: Path, container: Any) -> Any:
+    """Find the first video stream that is not a cover picture."""
+    kinds = set()
+    for stream in container.streams:
+        if stream.disposition & Disposition.attached_pic:
+            kinds.add("picture")
+        elif stream.type != "video":
+            kinds.add(stream.type)
+        elif stream.codec_context is None:
+            raise VideoError(f"{path}: no decoder for its video stream. Re-encode it.")
+        else:
+            return stream
+    found = f"{', '.join(sorted(kinds))} streams only" if kinds else "no streams at all"
+    raise VideoError(f"{path}: no video stream in it; it has {found}.")
