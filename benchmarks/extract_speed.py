@@ -5,12 +5,12 @@ random Qwen2.5-VL of about 100 M parameters, in one process and interleaved:
 
 - ``ours``: `hiprobe.extract.pipeline.extract`, from the video files to a sealed store.
 - ``bare_forward``: forward passes of the bare model on tensors that are ready: the limit.
-- ``usual_loop``: one segment at a time through ``generate(max_new_tokens=1,
-  output_hidden_states=True)``, with ``torch.save`` per segment.
-- ``full_outputs``: batches with ``output_hidden_states=True``, all tokens of all layers.
+- ``usual_loop``: from the video files too, one segment at a time: decode, preprocess,
+  ``generate(max_new_tokens=1, output_hidden_states=True)``, ``torch.save``.
+- ``full_outputs``: the same in batches, through ``output_hidden_states=True``, all tokens of all
+  layers.
 
-Each way starts from decoded frames except ``ours``, which decodes (so the comparison is against
-us). The ratios are medians over rounds. Peak memory is that of child processes which extract a
+The ratios are medians over rounds. Peak memory is that of child processes which extract a
 short and an hour-long video.
 """
 
@@ -19,21 +19,22 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import torch
+from memory import peak_bytes
 from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig
 
 from hiprobe.extract.backbone import Backbone, BackboneConfig
@@ -46,7 +47,7 @@ from hiprobe.store import VideoRecord, write_manifest
 
 BATCH_SIZE = 8
 ROUNDS = 3
-MAX_SEGMENTS = 120
+MAX_SEGMENTS = 72
 REAL_VIDEOS = ("Burglary033_x264.mp4", "Explosion021_x264.mp4", "Normal_Videos_641_x264.mp4")
 LARGE_TEXT = {
     "vocab_size": VOCABULARY,
@@ -103,25 +104,13 @@ class Footage:
         records = [VideoRecord(p.stem, str(p), "test", "anomalous") for p in self.paths]
         write_manifest(self.manifest, records)
 
-    def batches(self, backbone: Backbone) -> list[dict[str, torch.Tensor]]:
-        """Prepare everything that the model is to see."""
-        inputs = []
+    def inputs(self, backbone: Backbone, batch_size: int) -> Iterator[dict[str, torch.Tensor]]:
+        """Decode and prepare what the model is to see, batch by batch, in this thread."""
         for path, info in zip(self.paths, self.infos, strict=True):
             ranges = segment_ranges(info.num_frames, SEGMENT_FRAMES)
-            segments = list(SegmentReader(path, ranges, NUM_KEYFRAMES))
-            for start in range(0, len(segments), BATCH_SIZE):
-                inputs.append(backbone.prepare(segments[start : start + BATCH_SIZE], info.fps))
-        return inputs
-
-    def singles(self, backbone: Backbone) -> list[dict[str, torch.Tensor]]:
-        """Prepare the same, one segment at a time."""
-        return [
-            backbone.prepare([segment], info.fps)
-            for path, info in zip(self.paths, self.infos, strict=True)
-            for segment in SegmentReader(
-                path, segment_ranges(info.num_frames, SEGMENT_FRAMES), NUM_KEYFRAMES
-            )
-        ]
+            segments = iter(SegmentReader(path, ranges, NUM_KEYFRAMES))
+            while batch := list(islice(segments, batch_size)):
+                yield backbone.prepare(batch, info.fps)
 
 
 def _cut(path: Path, folder: Path) -> Path:
@@ -142,7 +131,7 @@ def time_ways(model: Path, footage: Footage, folder: Path) -> dict[str, list[flo
     """Seconds of each way, one a round; the first round warms up and does not count."""
     backbone = Backbone(BackboneConfig(str(model), device="cpu"))
     whole = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
-    batches, singles = footage.batches(backbone), footage.singles(backbone)
+    ready = list(footage.inputs(backbone, BATCH_SIZE))
     states = folder / "states"
 
     def ours() -> None:
@@ -153,13 +142,13 @@ def time_ways(model: Path, footage: Footage, folder: Path) -> dict[str, list[flo
                                               batch_size=BATCH_SIZE, parity=0))  # fmt: skip
 
     def bare_forward() -> None:
-        for inputs in batches:
+        for inputs in ready:
             backbone.states(inputs)
 
     @torch.inference_mode()
     def usual_loop() -> None:
         states.mkdir(exist_ok=True)
-        for number, inputs in enumerate(singles):
+        for number, inputs in enumerate(footage.inputs(backbone, 1)):
             output = whole.generate(
                 **inputs, max_new_tokens=1, do_sample=False, output_hidden_states=True,
                 return_dict_in_generate=True,
@@ -170,7 +159,7 @@ def time_ways(model: Path, footage: Footage, folder: Path) -> dict[str, list[flo
     @torch.inference_mode()
     def full_outputs() -> None:
         states.mkdir(exist_ok=True)
-        for number, inputs in enumerate(batches):
+        for number, inputs in enumerate(footage.inputs(backbone, BATCH_SIZE)):
             output = whole(**inputs, output_hidden_states=True)
             first = torch.stack([state[:, -1] for state in output.hidden_states])
             torch.save(first, states / f"batch-{number}.pt")
@@ -221,7 +210,7 @@ def child(manifest: str, store: str) -> None:
     """Extract, and print this process's peak resident bytes."""
     config = BackboneConfig(str(TRAINED_MODEL), device="cpu")
     extract(ExtractConfig(Path(manifest), Path(store), config, batch_size=BATCH_SIZE, parity=0))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+    print(peak_bytes())
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import shutil
 import statistics
 import subprocess
@@ -28,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from memory import peak_bytes
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -204,18 +204,14 @@ def measure_dlsp(folder: Path, way: str) -> dict[str, float]:
 def child(way: str, folder: Path) -> None:
     """Run one way and print what it took."""
     store = FeatureStore.open(folder / "store.zarr")
-    labels, before = is_anomalous(store), _peak()
+    labels, before = is_anomalous(store), peak_bytes()
     started = time.perf_counter()
     if way == "ours":
         saliency = ours_dlsp(store)
     else:
         saliency = numpy_dlsp(np.load(folder / "flat.npy", mmap_mode="r"), labels)
     seconds = time.perf_counter() - started
-    print(json.dumps({"seconds": seconds, "bytes": _peak() - before, "saliency": saliency}))
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"seconds": seconds, "bytes": peak_bytes() - before, "saliency": saliency}))
 
 
 def main() -> None:

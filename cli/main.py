@@ -41,6 +41,8 @@ manifest.command("xd-violence")(hiprobe.evaluate.cli.manifest_xd_violence)
 store.command("info")(hiprobe.cli.store.info)
 store.command("verify")(hiprobe.cli.store.verify)
 store.command("merge")(hiprobe.cli.store.merge)
+store.command("export")(hiprobe.cli.store.export)
+store.command("import")(hiprobe.cli.store.import_)
 
 
 def main() -> None:

@@ -91,6 +91,38 @@ def merge(
     print(f"{out}: {num_videos} finished videos of {len(parts)} stores")
 
 
+def export(
+    store: Annotated[Path, typer.Argument(help="The store's folder.")],
+    out: Annotated[Path, typer.Argument(help="The HDF5 file to write.")],
+) -> None:
+    """Write a whole store to one HDF5 file."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from hiprobe.store.hdf5 import export_hdf5
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("layers")
+        export_hdf5(store, out, lambda done, total: bar.update(task, completed=done, total=total))
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(help="A file of `hiprobe store export`.")],
+    store: Annotated[Path, typer.Argument(help="The store to make.")],
+) -> None:
+    """Make a store of an exported HDF5 file."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from hiprobe.store.hdf5 import import_hdf5
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("videos")
+        import_hdf5(file, store, lambda done, total: bar.update(task, completed=done, total=total))
+    print(f"{store}: imported")
+
+
 def _certify(store: Path, num_segments: int, model: str | None, device: str, seed: int) -> None:
     """Compute random segments again, print the differences, and keep them in the store."""
     from hiprobe.extract.cli import require_extract

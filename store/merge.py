@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from hiprobe.store.errors import StoreError
 from hiprobe.store.manifest import VideoRecord
@@ -67,7 +69,9 @@ def merge(
         for done, (video_id, store) in enumerate(owners.items()):
             on_video(done, len(owners))
             if status[positions[video_id]] != DONE:
-                _copy(writer, positions[video_id], store, video_id)
+                write_video(
+                    writer, positions[video_id], store.video(video_id), store.videos.loc[video_id]
+                )
         on_video(len(owners), len(owners))
     return len(owners)
 
@@ -131,14 +135,26 @@ def _plan(store: FeatureStore, video_id: str) -> PlannedVideo:
     return PlannedVideo(record, int(video["num_frames"]), float(video["fps"]), ranges)
 
 
-def _copy(writer: StoreWriter, position: int, store: FeatureStore, video_id: str) -> None:
-    video, states = store.videos.loc[video_id], store.video(video_id)
+def write_video(
+    writer: StoreWriter, position: int, states: np.ndarray, outcome: Mapping[str, Any]
+) -> None:
+    """Write a finished video from its states in one piece.
+
+    Parameters
+    ----------
+    writer : StoreWriter
+    position : int
+        Index of the video in the writer's plan.
+    states : (layer, segment, feature) float32
+    outcome : mapping
+        ``num_frames``, ``fps``, ``error`` (a note).
+    """
     for block, start in enumerate(range(0, states.shape[1], writer.row_block)):
         writer.write_block(position, block, states[:, start : start + writer.row_block])
     writer.finish_video(
         position,
         status=DONE,
-        num_frames=int(video["num_frames"]),
-        fps=float(video["fps"]),
-        error=video["error"],
+        num_frames=int(outcome["num_frames"]),
+        fps=float(outcome["fps"]),
+        error=str(outcome["error"]),
     )

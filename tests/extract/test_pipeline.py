@@ -1,7 +1,10 @@
 """The whole extraction on real files, and its interruptions."""
 
+import errno
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,6 +113,27 @@ def test_an_interrupted_run_goes_on_where_it_was(job, monkeypatch):
     resumed, whole = FeatureStore.open(job.store), FeatureStore.open(undisturbed)
     for video_id in ("short", "long", "middle"):
         np.testing.assert_array_equal(resumed.video(video_id), whole.video(video_id))
+
+
+def test_a_full_disk_stops_with_a_message_and_the_committed_part_is_whole(job, monkeypatch):
+    fsync, calls = os.fsync, 0
+
+    def full(descriptor):
+        nonlocal calls
+        name = str(Path(f"/proc/self/fd/{descriptor}").readlink())
+        calls += "hidden_states/c/0" in name and name.endswith("/0")
+        if calls == 2:  # the long video's first block
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match=r"No space left on device.* What was committed is intact"):
+        extract(job)
+    monkeypatch.undo()
+    assert verify(job.store).problems == []
+    assert FeatureStore.open(job.store).videos["status"].value_counts()["pending"] == 2
+    assert extract(job).num_done == 3
+    assert verify(job.store).problems == []
 
 
 def test_running_again_computes_nothing(job, monkeypatch):
