@@ -8,7 +8,7 @@ from pathlib import Path
 def peak_bytes() -> int:
     """Return the peak resident bytes since this program was started (Linux only).
 
-    Not ``getrusage``: its ``ru_maxrss`` begins with the memory of the process that started this one.
+    Not ``getrusage``: its ``ru_maxrss`` begins with that of the process that started this one.
     """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):

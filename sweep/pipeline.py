@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from hiprobe.evaluate.localization import DEFAULT_SIGMA
+from hiprobe.evaluate.localization import DEFAULT_SIGMA, smooth
 from hiprobe.evaluate.metrics import f1_score
 from hiprobe.evaluate.pipeline import attach_ground_truth, choose_test_videos
 from hiprobe.evaluate.scored import ScoredSegments
@@ -142,14 +142,18 @@ def run_sweep(
 
 def run_task(config: SweepConfig, task: Task) -> pd.DataFrame:
     """Run all experiments on one layer; its states are read once."""
-    train, test = FeatureStore.open(task.store), FeatureStore.open(config.test_store or task.store)
+    train = test = FeatureStore.open(task.store)
     if config.test_store is not None:
+        test = FeatureStore.open(config.test_store)
         check_same_features(train, test)
     test_videos, _ = choose_test_videos(test, config.test_split)
     pool = training_videos(train, ProbeConfig(task.store, split=config.train_split))
     _check_no_overlap(train, test, pool, test_videos)
     pool_states = train.layer(task.layer, list(pool.index))
     test_states = test.layer(task.layer, list(test_videos.index))
+    blank = attach_ground_truth(
+        test, test_videos, np.zeros(len(test_states)), sigma=config.sigma, threshold=0.0
+    )
     rows = []
     for draw in _draws(config, task.store):
         samples = draw_samples(train, pool, draw)
@@ -159,12 +163,18 @@ def run_task(config: SweepConfig, task: Task) -> pd.DataFrame:
             scorer = fit_scorer(kind, states, samples.is_anomalous, l2)
             raw = expit(scorer.logits(test_states))
             training_scores = expit(scorer.logits(states))
-            scored = attach_ground_truth(test, test_videos, raw, sigma=config.sigma, threshold=0.0)
+            scored = replace(blank, raw=raw, smoothed=_smooth_each(raw, blank.video, config.sigma))
             rows += [
                 about | {"scorer": kind, "l2": l2, "kappa": kappa} | measured
                 for kappa, measured in _measure(scored, training_scores, config.kappas)
             ]
     return pd.DataFrame(rows)
+
+
+def _smooth_each(scores: np.ndarray, video: np.ndarray, sigma: float) -> np.ndarray:
+    """Smooth each video's scores; `video` is ascending."""
+    cuts = np.flatnonzero(np.diff(video)) + 1
+    return np.concatenate([smooth(part, sigma) for part in np.split(scores, cuts)])
 
 
 def _about_draw(
