@@ -151,11 +151,10 @@ def _fill_store(file: h5py.File, out: Path, on_video: OnLayer) -> None:
 
 
 def _plan(videos: dict[str, Any], segments: dict[str, Any], video: int) -> PlannedVideo:
-    texts = ("video_id", "path", "split", "label", "category")
-    record = VideoRecord(
-        **{name: str(videos[name][video]) for name in texts},
-        annotations=parse_annotations(str(videos["annotations"][video])),
-    )
+    names = ("video_id", "path", "split", "label", "category")
+    texts: dict[str, Any] = {name: str(videos[name][video]) for name in names}
+    annotations = parse_annotations(str(videos["annotations"][video]))
+    record = VideoRecord(**texts, annotations=annotations)
     own = segments["video"] == video
     ranges = [
         (int(start), int(stop))
