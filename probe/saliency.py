@@ -6,6 +6,7 @@ time.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,10 @@ EPSILON = 1e-6
 CONSTANT_RANGE = 1e-9
 # Distance to a bin's edge, in bins, below which rounding may count.
 NEAR_EDGE = 1e-6
-BLOCK_FEATURES = 16
+# Values of a block of features: it stays in the processor's cache.
+BLOCK_VALUES = 2**18
+# Rows are read in pieces of so many features, which are contiguous.
+GATHERED_FEATURES = 64
 MIN_PARALLEL_VALUES = 1_000_000
 
 
@@ -62,6 +66,17 @@ class Saliency:
     layer: int
 
 
+@dataclass(frozen=True)
+class _ClassMoments:
+    """Per dimension: both variances, the means' gap, variance over both, is it constant in both."""
+
+    variance_n: np.ndarray
+    variance_a: np.ndarray
+    gap: np.ndarray
+    joint_variance: np.ndarray
+    constant: np.ndarray
+
+
 def layer_statistics(
     states: np.ndarray, is_anomalous: np.ndarray, num_bins: int = DEFAULT_BINS
 ) -> LayerStatistics:
@@ -74,29 +89,31 @@ def layer_statistics(
     num_bins : int
         B of the entropy's histogram.
     """
-    blocks = [
-        states[:, first : first + BLOCK_FEATURES]
-        for first in range(0, states.shape[1], BLOCK_FEATURES)
-    ]
+    order = np.argsort(is_anomalous, kind="stable")
+    num_normal = int(np.count_nonzero(~is_anomalous))
+    width = max(1, BLOCK_VALUES // len(states))
+    gathered = max(GATHERED_FEATURES, width)
+
+    def measure(first: int) -> list[tuple[np.ndarray, ...]]:
+        # A dimension's samples, and of these each class's, lie side by side in memory.
+        rows = states[order, first : first + gathered].T
+        values = np.ascontiguousarray(rows, dtype=np.float64).T
+        parts = []
+        for start in range(0, values.shape[1], width):
+            block = values[:, start : start + width]
+            moments = _class_moments(block[:num_normal], block[num_normal:])
+            parts.append(
+                (_kl_divergence(moments), _discriminant_ratio(moments), entropy(block, num_bins))
+            )
+        return parts
+
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         # A pool costs more than a few-shot subset.
         run = pool.map if states.size > MIN_PARALLEL_VALUES else map
-        parts = list(run(lambda block: _block_metrics(block, is_anomalous, num_bins), blocks))
+        groups = run(measure, range(0, states.shape[1], gathered))
+        parts = list(itertools.chain.from_iterable(groups))
     kl, ldr, bits = (np.concatenate(values) for values in zip(*parts, strict=True))
     return LayerStatistics(float(kl.mean()), float(ldr.mean()), float(bits.mean()))
-
-
-def _block_metrics(
-    states: np.ndarray, is_anomalous: np.ndarray, num_bins: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Compute the metrics of some features, which fit into the processor's cache."""
-    states = np.asarray(states, dtype=np.float64)
-    normal, anomalous = states[~is_anomalous], states[is_anomalous]
-    return (
-        kl_divergence(normal, anomalous),
-        local_discriminant_ratio(normal, anomalous),
-        entropy(states, num_bins),
-    )
 
 
 def kl_divergence(normal: np.ndarray, anomalous: np.ndarray) -> np.ndarray:
@@ -118,12 +135,16 @@ def kl_divergence(normal: np.ndarray, anomalous: np.ndarray) -> np.ndarray:
     Population variances, floored at `EPSILON` times the dimension's variance over both classes
     together; a dimension that is constant in both classes contributes 0.
     """
-    variance_n, variance_a, gap, constant, scale = _class_moments(normal, anomalous)
-    floor = np.where(constant, 1.0, EPSILON * scale)
-    variance_n = np.maximum(variance_n, floor)
-    variance_a = np.maximum(variance_a, floor)
-    divergence = 0.5 * (np.log(variance_a / variance_n) + (variance_n + gap**2) / variance_a - 1.0)
-    return np.where(constant, 0.0, divergence)
+    return _kl_divergence(_class_moments(normal, anomalous))
+
+
+def _kl_divergence(moments: _ClassMoments) -> np.ndarray:
+    floor = np.where(moments.constant, 1.0, EPSILON * moments.joint_variance)
+    variance_n = np.maximum(moments.variance_n, floor)
+    variance_a = np.maximum(moments.variance_a, floor)
+    squares = variance_n + moments.gap**2
+    divergence = 0.5 * (np.log(variance_a / variance_n) + squares / variance_a - 1.0)
+    return np.where(moments.constant, 0.0, divergence)
 
 
 def local_discriminant_ratio(normal: np.ndarray, anomalous: np.ndarray) -> np.ndarray:
@@ -137,9 +158,12 @@ def local_discriminant_ratio(normal: np.ndarray, anomalous: np.ndarray) -> np.nd
     that the ratio does not depend on the dimension's unit; a dimension that is constant in both
     classes contributes 0.
     """
-    variance_n, variance_a, gap, constant, scale = _class_moments(normal, anomalous)
-    denominator = np.where(constant, 1.0, variance_n + variance_a + EPSILON * scale)
-    return np.where(constant, 0.0, gap**2 / denominator)
+    return _discriminant_ratio(_class_moments(normal, anomalous))
+
+
+def _discriminant_ratio(moments: _ClassMoments) -> np.ndarray:
+    spread = moments.variance_n + moments.variance_a + EPSILON * moments.joint_variance
+    return np.where(moments.constant, 0.0, moments.gap**2 / np.where(moments.constant, 1.0, spread))
 
 
 def entropy(states: np.ndarray, num_bins: int = DEFAULT_BINS) -> np.ndarray:
@@ -166,7 +190,8 @@ def entropy(states: np.ndarray, num_bins: int = DEFAULT_BINS) -> np.ndarray:
     position = (values - low[:, None]) * (num_bins / (edges[:, -1] - edges[:, 0]))[:, None]
     bins = np.minimum(position.astype(np.int64), num_bins - 1)
     # As in numpy.histogram, the edges decide, where rounding may have moved a value over one.
-    feature, sample = np.nonzero(np.abs(position - np.rint(position)) < NEAR_EDGE)
+    is_near = np.abs(position - np.rint(position)) < NEAR_EDGE
+    feature, sample = np.divmod(np.flatnonzero(is_near), values.shape[1])
     near, value = bins[feature, sample], values[feature, sample]
     near -= value < edges[feature, near]
     near += (value >= edges[feature, near + 1]) & (near != num_bins - 1)
@@ -206,10 +231,7 @@ def dlsp(statistics: Mapping[int, LayerStatistics]) -> Saliency:
     return Saliency(z_scores, saliency, max(layers, key=lambda layer: saliency[layer]))
 
 
-def _class_moments(
-    normal: np.ndarray, anomalous: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Per dimension: both variances, the means' gap, is it constant in both, joint variance."""
+def _class_moments(normal: np.ndarray, anomalous: np.ndarray) -> _ClassMoments:
     gap = normal.mean(axis=0) - anomalous.mean(axis=0)
     variance_n, variance_a = normal.var(axis=0), anomalous.var(axis=0)
     num_n, num_a = len(normal), len(anomalous)
@@ -218,7 +240,7 @@ def _class_moments(
     constant = _is_constant(normal.min(axis=0), normal.max(axis=0)) & _is_constant(
         anomalous.min(axis=0), anomalous.max(axis=0)
     )
-    return variance_n, variance_a, gap, constant, joint
+    return _ClassMoments(variance_n, variance_a, gap, joint, constant)
 
 
 def _is_constant(low: np.ndarray, high: np.ndarray) -> np.ndarray:

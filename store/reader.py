@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from hiprobe.store import schema
+from hiprobe.store import schema, shards
 from hiprobe.store.errors import StoreError
 from hiprobe.store.index import StoreIndex, read_index
 from hiprobe.store.manifest import parse_annotations
@@ -62,8 +62,6 @@ class FeatureStore:
             No store, another schema version, or damaged.
         """
         path = Path(path)
-        # Measured: the zarrs pipeline reads some ten times faster, and does not notice a flipped
-        # byte inside a shard. So zarr's own reads.
         group = schema.open_group(path)
         return cls(path, group, read_index(path, group))
 
@@ -169,12 +167,11 @@ class FeatureStore:
         position = self._layer_position(layer)
         wanted = self._done if videos is None else self._video_indices(videos)
         row_slices = [self._index.video_rows(video) for video in wanted]
-        runs = _runs(row_slices, self.row_block)
-        blocks = [self._read(slice(position, position + 1), run)[0] for run in runs]
-        if not blocks:
-            return np.empty((0, self.num_features), np.float32)
-        states = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
-        states = _drop_padding(states, row_slices, runs)
+        if shards.can_read(self._states):
+            states = self._read_shards(position, row_slices)
+        else:
+            parts = [self._read(slice(position, position + 1), rows)[0] for rows in row_slices]
+            states = np.concatenate([np.empty((0, self.num_features), np.float32), *parts])
         self._check_present(states, wanted)
         return states
 
@@ -264,14 +261,24 @@ class FeatureStore:
             wanted.append(position[video_id])
         return sorted(wanted)
 
+    def _read_shards(self, position: int, row_slices: list[slice]) -> np.ndarray:
+        shape = (len(self.layers), self.row_block, self.num_features)
+        try:
+            return shards.read_layer(self.path / "hidden_states", shape, position, row_slices)
+        except (ValueError, RuntimeError) as error:
+            raise self._damaged(str(error)) from error
+
     def _read(self, layers: slice, rows: slice) -> np.ndarray:
         try:
             return np.asarray(self._states[layers, rows])
         except (ValueError, RuntimeError) as error:
-            raise StoreError(
-                f"{self.path}: damaged at rows {rows.start}:{rows.stop}: {error}. "
-                "Extract these videos again, or restore the folder from a copy."
-            ) from error
+            raise self._damaged(f"at rows {rows.start}:{rows.stop}: {error}") from error
+
+    def _damaged(self, what: str) -> StoreError:
+        return StoreError(
+            f"{self.path}: damaged: {what}. "
+            "Extract these videos again, or restore the folder from a copy."
+        )
 
     def _check_present(self, states: np.ndarray, videos: Iterable[int]) -> None:
         """Zarr reads a shard that is gone as NaN, without a word; real states are finite."""
@@ -306,32 +313,6 @@ def check_same_features(one: FeatureStore, other: FeatureStore) -> None:
                 f"{other.path}: {name} is {settings[1][name]!r}, that of {one.path} is {value!r}: "
                 "a scorer of one says nothing about the other. Extract both alike."
             )
-
-
-def _runs(row_slices: list[slice], row_block: int) -> list[slice]:
-    """Join videos that lie in consecutive blocks: one long read instead of many short ones."""
-    runs: list[slice] = []
-    for rows in row_slices:
-        if runs and rows.start == -(-runs[-1].stop // row_block) * row_block:
-            runs[-1] = slice(runs[-1].start, rows.stop)
-        else:
-            runs.append(rows)
-    return runs
-
-
-def _drop_padding(states: np.ndarray, row_slices: list[slice], runs: list[slice]) -> np.ndarray:
-    """Move the real rows together, in place: a boolean mask would copy the whole layer."""
-    first_rows = np.array([run.start for run in runs])
-    offsets = np.cumsum([0, *(run.stop - run.start for run in runs)])
-    filled = 0
-    for rows in row_slices:
-        run = int(np.searchsorted(first_rows, rows.start, side="right")) - 1
-        start = int(offsets[run]) + rows.start - runs[run].start
-        length = rows.stop - rows.start
-        if start != filled:
-            states[filled : filled + length] = states[start : start + length]
-        filled += length
-    return states[:filled]
 
 
 def _format_layers(layers: list[int]) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import zarr
-from zarr.codecs import BloscCodec, Crc32cCodec
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec
 
 from hiprobe.store.errors import StoreError
 
@@ -105,11 +105,11 @@ def create(
     group.create_array(
         "hidden_states",
         shape=(len(layers), 0, num_features),
-        shards=(len(layers), row_block, num_features),
-        chunks=(1, row_block, num_features),
+        chunks=(len(layers), row_block, num_features),
+        serializer=hidden_states_codecs((len(layers), row_block, num_features)),
+        compressors=None,
         dtype="float32",
         fill_value=float("nan"),
-        compressors=[BloscCodec(cname="lz4", shuffle="bitshuffle", typesize=4), Crc32cCodec()],
         dimension_names=("layer", "row", "feature"),
     )
     layer = group.create_array(
@@ -128,6 +128,20 @@ def create(
     # The journal's folder is a Zarr group too, so that no Zarr reader trips over it.
     group.create_group(JOURNAL)
     return group
+
+
+def hidden_states_codecs(shard: tuple[int, int, int]) -> ShardingCodec:
+    """How `hidden_states` is stored, for shards of (layers, rows, features)."""
+    return ShardingCodec(
+        chunk_shape=(1, *shard[1:]),
+        codecs=[
+            BytesCodec(endian="little"),
+            BloscCodec(cname="lz4", shuffle="bitshuffle", typesize=4),
+            Crc32cCodec(),
+        ],
+        index_codecs=[BytesCodec(endian="little"), Crc32cCodec()],
+        index_location="end",
+    )
 
 
 def open_group(path: Path, mode: str = "r") -> zarr.Group:
