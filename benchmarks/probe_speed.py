@@ -4,11 +4,13 @@ On a simulated store with UCF-Crime's real test lengths (290 videos, 46,460 segm
 ``../shared/data``, else lengths drawn alike) of float32 states that hold bf16 values, as a bf16
 model writes them. In one run, interleaved, medians over rounds:
 
-- *layer read*: `FeatureStore.layer` against ``np.memmap`` of the same bytes, copied into memory.
+- *layer read*: `FeatureStore.layer` against ``np.memmap`` of the same states, copied into memory;
+  the page cache holds both, or neither.
 - *DLSP of all layers*, segments as samples: ours, one layer at a time, against the obvious numpy
   implementation that loads everything; time, and peak memory of a process each.
-- *sweep*: 30 layers × 10 seeds on a smaller store, against a scikit-learn loop that reads one .npy
-  file a segment for each experiment, as the usual feature dumps are read.
+- *sweep*: 30 layers × 10 seeds on a store of every fifth video × 256 features, against a
+  scikit-learn loop that reads one .npy file a segment for each experiment, as the usual feature
+  dumps are read.
 """
 
 from __future__ import annotations
@@ -131,19 +133,35 @@ def numpy_dlsp(flat: np.memmap, labels: np.ndarray, num_bins: int = 50) -> dict[
     return dict(enumerate(saliency.tolist(), start=1))
 
 
-def time_reads(store: FeatureStore, flat: np.memmap) -> float:
-    """Speed of our layer read over the memory map's, both from the page cache."""
+def time_reads(store: FeatureStore, flat: np.memmap, *, from_disk: bool) -> float:
+    """Speed of our layer read over the memory map's, from the page cache or from the disk."""
+    files = [Path(flat.filename), *(store.path / "hidden_states/c").rglob("0")]
     ours, memmap = [], []
     for layer in (store.layers * ROUNDS)[: 4 * ROUNDS]:
-        ours.append(_seconds(lambda layer=layer: store.layer(layer)))
-        memmap.append(_seconds(lambda layer=layer: np.array(flat[layer])))
+        reads = {
+            "ours": lambda layer=layer: store.layer(layer),
+            "memmap": lambda layer=layer: np.array(np.load(flat.filename, mmap_mode="r")[layer]),
+        }
+        for read, seconds in ((reads["ours"], ours), (reads["memmap"], memmap)):
+            if from_disk:
+                _drop_from_page_cache(files)
+            else:
+                read()
+            seconds.append(_seconds(read))
     return statistics.median(memmap) / statistics.median(ours)
+
+
+def _drop_from_page_cache(files: list[Path]) -> None:
+    for path in files:
+        if path.is_file():
+            with path.open("rb") as file:
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def time_sweep(folder: Path) -> float:
     """Time of the loop over one file a segment, over that of the sweep."""
     path, num_layers, num_seeds = folder / "small.zarr", 31, 10
-    make_store(path, [480] * 60, num_layers, 256)
+    make_store(path, video_lengths()[::5], num_layers, 256)
     store = FeatureStore.open(path)
     files = folder / "files"
     for (_, row), states in zip(
@@ -237,7 +255,10 @@ def _measure_all(folder: Path, num_layers: int, num_features: int) -> None:
         make_store(path, video_lengths(), num_layers, num_features)
     store = FeatureStore.open(path)
     flat = write_memmap(store, folder / "flat.npy")
-    ratios = {"layer_read_speed_over_memmap": time_reads(store, flat)}
+    ratios = {
+        "layer_read_speed_over_memmap": time_reads(store, flat, from_disk=False),
+        "layer_read_speed_over_memmap_from_disk": time_reads(store, flat, from_disk=True),
+    }
     ways = {way: measure_dlsp(folder, way) for way in ("ours", "numpy")}
     for layer, value in ways["numpy"]["saliency"].items():
         assert abs(value - ways["ours"]["saliency"][layer]) < 1e-9, "the results differ"

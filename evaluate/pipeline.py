@@ -86,7 +86,9 @@ def run_evaluate(
     scored = attach_ground_truth(
         store,
         videos,
-        probe.score(store.layer(probe.layer, list(videos.index))),
+        np.concatenate(
+            [probe.score(states) for _, states in store.iter_layer(probe.layer, videos.index)]
+        ),
         sigma=config.sigma,
         threshold=probe.threshold["value"] if config.threshold is None else config.threshold,
     )

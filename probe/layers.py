@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from sklearn.model_selection import RepeatedStratifiedKFold
 
 from hiprobe.probe.pipeline import ProbeConfig, draw_samples, training_videos
 from hiprobe.probe.saliency import METRICS, dlsp, layer_statistics
-from hiprobe.probe.samples import Samples
+from hiprobe.probe.samples import Samples, choose_videos
 from hiprobe.probe.scorers import fit_scorer
 from hiprobe.store import FeatureStore, HiProbeError
 
@@ -85,8 +85,10 @@ def analyse_layers(
         raise HiProbeError(f"{config.store}: it has layer 0 only; nothing to compare.")
     videos = training_videos(store, config)
     samples = draw_samples(store, videos, config)
-    drawn = videos.loc[list(samples.video_ids)]
-    subsets = _subsets(store, drawn, config, num_draws, draw_fraction)
+    labels = videos.loc[list(samples.video_ids), "label"]
+    subsets = [
+        samples.rows_of(choose_videos(labels, draw_fraction, seed)) for seed in range(num_draws)
+    ]
     rows, statistics = {}, {}
     of_subsets: list[dict[int, Any]] = [{} for _ in subsets]
     for done, layer in enumerate(layers):
@@ -142,32 +144,6 @@ def _cross_validated_auc(
         scorer = fit_scorer(config.scorer, states[train], is_anomalous[train], config.l2)
         aucs.append(roc_auc_score(is_anomalous[test], scorer.logits(states[test])))
     return float(np.mean(aucs)), float(np.std(aucs))
-
-
-def _subsets(
-    store: FeatureStore,
-    videos: pd.DataFrame,
-    config: ProbeConfig,
-    num_draws: int,
-    draw_fraction: float,
-) -> list[np.ndarray]:
-    """Rows of the samples that each few-shot draw holds."""
-    owners = draw_samples(store, videos, replace(config, fraction=1.0, num_videos=None))
-    per_video = _sample_owners(store, owners, config)
-    subsets = []
-    for seed in range(num_draws):
-        draw = replace(config, fraction=draw_fraction, num_videos=None, seed=seed)
-        chosen = set(draw_samples(store, videos, draw).video_ids)
-        subsets.append(np.flatnonzero(per_video.isin(chosen)))
-    return subsets
-
-
-def _sample_owners(store: FeatureStore, samples: Samples, config: ProbeConfig) -> pd.Series:
-    """Video id of each sample."""
-    if config.labels == "segment":
-        owner = store.segments["video_id"]
-        return owner[owner.isin(samples.video_ids)].reset_index(drop=True)
-    return pd.Series(np.repeat(samples.video_ids, config.samples_per_video))
 
 
 def _embed(store: FeatureStore, samples: Samples, layer: int, seed: int) -> pd.DataFrame:

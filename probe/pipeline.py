@@ -6,7 +6,7 @@ torch and no model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,7 +122,18 @@ def draw_samples(store: FeatureStore, videos: pd.DataFrame, config: ProbeConfig)
         To draw from, see `training_videos`.
     config : ProbeConfig
     """
-    video_ids = choose_videos(videos["label"], config.fraction, config.seed, config.num_videos)
+    return samples_of(store, videos, draw_videos(videos, config), config)
+
+
+def draw_videos(videos: pd.DataFrame, config: ProbeConfig) -> list[str]:
+    """Draw few-shot videos: their ids, in the order of `videos`."""
+    return choose_videos(videos["label"], config.fraction, config.seed, config.num_videos)
+
+
+def samples_of(
+    store: FeatureStore, videos: pd.DataFrame, video_ids: Sequence[str], config: ProbeConfig
+) -> Samples:
+    """Make samples of some videos' segments, as `config` has it."""
     if config.labels == "segment":
         return make_segment_samples(store, video_ids, videos)
     return make_samples(store, video_ids, videos["label"], config.samples_per_video)

@@ -24,6 +24,8 @@ class Samples:
     ----------
     video_ids : tuple of str
         In the store's order.
+    owner : (sample,) object
+        The video id of each sample.
     is_anomalous : (sample,) bool
         The label of each sample's video, or of the segment.
     averaging : (sample, segment) sparse float64
@@ -31,12 +33,41 @@ class Samples:
     """
 
     video_ids: tuple[str, ...]
+    owner: np.ndarray
     is_anomalous: np.ndarray
     averaging: csr_array
 
     def states(self, store: FeatureStore, layer: int) -> np.ndarray:
-        """Read one layer's samples: (sample, feature) float64."""
-        return self.averaging @ store.layer(layer, self.video_ids)
+        """Read one layer's samples, some videos at a time: (sample, feature) float64."""
+        first_columns = self.averaging.indices[self.averaging.indptr[:-1]]
+        parts, column = [], 0
+        for _, states in store.iter_layer(layer, self.video_ids):
+            columns = slice(column, column + len(states))
+            first, last = np.searchsorted(first_columns, [columns.start, columns.stop])
+            parts.append(self.averaging[first:last, columns] @ states)
+            column = columns.stop
+        return np.concatenate(parts)
+
+    def rows_of(self, video_ids: Sequence[str]) -> np.ndarray:
+        """Which samples are of some videos: (sample,) bool.
+
+        Raises
+        ------
+        StoreError
+            They are of one class only.
+        """
+        rows = np.isin(self.owner, np.array(video_ids, object))
+        _check_classes(self.is_anomalous[rows], len(video_ids))
+        return rows
+
+
+def _check_classes(is_anomalous: np.ndarray, num_videos: int) -> None:
+    if is_anomalous.all() or not is_anomalous.any():
+        raise StoreError(
+            f"the {len(is_anomalous)} samples of the {num_videos} videos drawn are all "
+            f"{'anomalous' if is_anomalous.any() else 'normal'}, expected both. Draw more videos, "
+            "or use --labels video."
+        )
 
 
 def choose_videos(
@@ -103,7 +134,10 @@ def make_samples(
         shape=(len(lengths), first),
     )
     is_anomalous = (labels[ordered] == "anomalous").to_numpy()
-    return Samples(tuple(ordered), np.repeat(is_anomalous, samples_per_video), averaging)
+    owner, flags = (
+        np.repeat(values, samples_per_video) for values in (np.array(ordered, object), is_anomalous)
+    )
+    return Samples(tuple(ordered), owner, flags, averaging)
 
 
 def make_segment_samples(
@@ -138,7 +172,10 @@ def make_segment_samples(
         own = (segments["video_id"] == video_id).to_numpy()
         counts[own] = anomalous_frame_counts(start[own], stop[own], annotations)
     identity = csr_array(eye_array(len(segments)))
-    return Samples(tuple(ordered), 2 * counts > stop - start, identity)
+    is_anomalous = 2 * counts > stop - start
+    _check_classes(is_anomalous, len(ordered))
+    owner = segments["video_id"].to_numpy(object)
+    return Samples(tuple(ordered), owner, is_anomalous, identity)
 
 
 def _in_store_order(store: FeatureStore, video_ids: Sequence[str]) -> list[str]:

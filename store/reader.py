@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -174,6 +174,36 @@ class FeatureStore:
             states = np.concatenate([np.empty((0, self.num_features), np.float32), *parts])
         self._check_present(states, wanted)
         return states
+
+    def iter_layer(
+        self, layer: int, videos: Iterable[str] | None = None, max_rows: int = 8192
+    ) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Read one layer some videos at a time, for a layer that does not fit into memory.
+
+        Parameters
+        ----------
+        layer, videos
+            As of `layer`.
+        max_rows : int
+            Segments to read at once; a longer video comes whole.
+
+        Yields
+        ------
+        (list of str, (segment, feature) float32)
+            Consecutive videos and their states; one after the other, they are `layer`'s.
+        """
+        wanted = self._done if videos is None else self._video_indices(videos)
+        names, counts = self._index.videos["video_id"], self._index.videos["num_segments"]
+        group: list[str] = []
+        num_rows = 0
+        for video in wanted:
+            if group and num_rows + counts[video] > max_rows:
+                yield group, self.layer(layer, group)
+                group, num_rows = [], 0
+            group.append(names[video])
+            num_rows += counts[video]
+        if group:
+            yield group, self.layer(layer, group)
 
     def video(self, video_id: str) -> np.ndarray:
         """Read all layers of one video.

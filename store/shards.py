@@ -21,10 +21,12 @@ from hiprobe.store import schema
 
 ENTRY_BYTES, CHECKSUM_BYTES = 16, 4
 ABSENT = 2**64 - 1
+# More than cores: while some decode, others wait for the disk.
+THREADS_PER_CORE = 4
 
 
 def can_read(states: zarr.Array) -> bool:
-    """Are these `hidden_states` stored as `schema` writes them?"""
+    """Tell whether `hidden_states` is stored as `schema` writes it."""
     num_layers, _, num_features = states.shape
     own = schema.hidden_states_codecs((num_layers, states.shards[1], num_features))  # type: ignore[index]
     return list(states.metadata.codecs) == [own] and states.dtype == np.float32
@@ -65,8 +67,15 @@ def read_layer(
             count = min(row_block, own.stop - first)
             tasks.append((folder / f"c/0/{first // row_block}/0", states[filled : filled + count]))
             filled += count
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        list(pool.map(lambda task: _read_chunk(*task, shape, position), tasks))
+
+    def read(share: list[tuple[Path, np.ndarray]]) -> None:
+        for path, out in share:
+            _read_chunk(path, out, shape, position)
+
+    # A share a thread, not a task a chunk: a chunk decodes faster than a pool hands it out.
+    num_threads = THREADS_PER_CORE * (os.cpu_count() or 1)
+    with ThreadPoolExecutor(num_threads) as pool:
+        list(pool.map(read, (tasks[start::num_threads] for start in range(num_threads))))
     return states
 
 

@@ -25,7 +25,9 @@ def sweep(
     l2: Annotated[str, typer.Option(help="Penalties, such as 0,1 (0: the paper's).")] = "1",
     fractions: Annotated[str, typer.Option(help="Few-shot shares, such as 0.1,1.")] = "1",
     num_videos: Annotated[str, typer.Option(help="Or so many videos, such as 10,20.")] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="So many few-shot draws of each.")] = 1,
+    seeds: Annotated[
+        int, typer.Option("--seeds", "--repeats", min=1, help="So many few-shot draws of each.")
+    ] = 1,
     kappas: Annotated[str, typer.Option(help="κ of the threshold, such as 0,0.2,0.5.")] = "0.2",
     labels: Annotated[str, typer.Option(help="video, or segment (from annotations).")] = "video",
     samples_per_video: Annotated[int, typer.Option(min=1, help="Temporal bins.")] = 1,

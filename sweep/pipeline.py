@@ -7,6 +7,7 @@ experiments on it follow. What a task has found is kept, so an interrupted sweep
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -21,11 +22,12 @@ from hiprobe.evaluate.localization import DEFAULT_SIGMA, smooth
 from hiprobe.evaluate.metrics import f1_score
 from hiprobe.evaluate.pipeline import attach_ground_truth, choose_test_videos
 from hiprobe.evaluate.scored import ScoredSegments
-from hiprobe.probe.pipeline import ProbeConfig, draw_samples, training_videos
+from hiprobe.probe.pipeline import ProbeConfig, draw_videos, samples_of, training_videos
 from hiprobe.probe.saliency import METRICS, LayerStatistics, dlsp, layer_statistics
 from hiprobe.probe.samples import Samples
 from hiprobe.probe.scorers import DEFAULT_L2, SCORERS, fit_scorer
 from hiprobe.store import FeatureStore, HiProbeError, check_same_features
+from hiprobe.store.scorers import Scorer
 
 EXPERIMENT = ("store", "fraction", "num_videos", "seed")
 
@@ -140,35 +142,86 @@ def run_sweep(
     return table
 
 
-def run_task(config: SweepConfig, task: Task) -> pd.DataFrame:
-    """Run all experiments on one layer; its states are read once."""
-    train = test = FeatureStore.open(task.store)
+@dataclass(frozen=True)
+class Prepared:
+    """What all layers of a store share.
+
+    Attributes
+    ----------
+    train, test : FeatureStore
+    test_videos : DataFrame
+    samples : Samples
+        Of all videos that any draw holds.
+    draws : list of (ProbeConfig, (sample,) bool)
+        The few-shot draws: their settings, and which samples they hold.
+    blank : ScoredSegments
+        The test segments' ground truth; the scores are still to come.
+    """
+
+    train: FeatureStore
+    test: FeatureStore
+    test_videos: pd.DataFrame
+    samples: Samples
+    draws: list[tuple[ProbeConfig, np.ndarray]]
+    blank: ScoredSegments
+
+
+def prepare(config: SweepConfig, store: Path) -> Prepared:
+    """Choose the videos, draw the samples, and lay out the ground truth.
+
+    Raises
+    ------
+    HiProbeError
+        Nothing to train or test on, other models, or training and test videos overlap.
+    """
+    train = test = FeatureStore.open(store)
     if config.test_store is not None:
         test = FeatureStore.open(config.test_store)
         check_same_features(train, test)
     test_videos, _ = choose_test_videos(test, config.test_split)
-    pool = training_videos(train, ProbeConfig(task.store, split=config.train_split))
+    pool = training_videos(train, ProbeConfig(store, split=config.train_split))
     _check_no_overlap(train, test, pool, test_videos)
-    pool_states = train.layer(task.layer, list(pool.index))
-    test_states = test.layer(task.layer, list(test_videos.index))
+    chosen = [(draw, draw_videos(pool, draw)) for draw in _draws(config, store)]
+    of_any_draw = sorted(set(itertools.chain.from_iterable(ids for _, ids in chosen)))
+    samples = samples_of(train, pool, of_any_draw, chosen[0][0])
+    draws = [(draw, samples.rows_of(video_ids)) for draw, video_ids in chosen]
+    num_segments = int(test_videos["num_segments"].sum())
     blank = attach_ground_truth(
-        test, test_videos, np.zeros(len(test_states)), sigma=config.sigma, threshold=0.0
+        test, test_videos, np.zeros(num_segments), sigma=config.sigma, threshold=0.0
     )
-    rows = []
-    for draw in _draws(config, task.store):
-        samples = draw_samples(train, pool, draw)
-        states = samples.averaging @ pool_states[_rows_of(train, pool, samples)]
-        about = _about_draw(task, draw, samples, states)
+    return Prepared(train, test, test_videos, samples, draws, blank)
+
+
+def run_task(config: SweepConfig, task: Task, prepared: Prepared) -> pd.DataFrame:
+    """Run all experiments on one layer; its states are read once."""
+    samples, blank = prepared.samples, prepared.blank
+    states = samples.states(prepared.train, task.layer)
+    experiments, training_scores = [], []
+    for draw, drawn in prepared.draws:
+        own, is_anomalous = states[drawn], samples.is_anomalous[drawn]
+        about = _about_draw(task, draw, samples.owner[drawn], own, is_anomalous)
         for kind, l2 in _scorers(config):
-            scorer = fit_scorer(kind, states, samples.is_anomalous, l2)
-            raw = expit(scorer.logits(test_states))
-            training_scores = expit(scorer.logits(states))
-            scored = replace(blank, raw=raw, smoothed=_smooth_each(raw, blank.video, config.sigma))
-            rows += [
-                about | {"scorer": kind, "l2": l2, "kappa": kappa} | measured
-                for kappa, measured in _measure(scored, training_scores, config.kappas)
-            ]
+            scorer = fit_scorer(kind, own, is_anomalous, l2)
+            experiments.append((about | {"scorer": kind, "l2": l2}, scorer))
+            training_scores.append(expit(scorer.logits(own)))
+    scores = _score_all([scorer for _, scorer in experiments], prepared, task.layer)
+    rows = []
+    for (about, _), raw, of_training in zip(experiments, scores, training_scores, strict=True):
+        scored = replace(blank, raw=raw, smoothed=_smooth_each(raw, blank.video, config.sigma))
+        rows += [
+            about | {"kappa": kappa} | measured
+            for kappa, measured in _measure(scored, of_training, config.kappas)
+        ]
     return pd.DataFrame(rows)
+
+
+def _score_all(scorers: list[Scorer], prepared: Prepared, layer: int) -> np.ndarray:
+    """Score the test segments with all scorers in one read: (scorer, segment)."""
+    logits = []
+    for _, states in prepared.test.iter_layer(layer, prepared.test_videos.index):
+        wide = states.astype(np.float64)
+        logits.append([scorer.logits(wide) for scorer in scorers])
+    return expit(np.concatenate(logits, axis=1))
 
 
 def _smooth_each(scores: np.ndarray, video: np.ndarray, sigma: float) -> np.ndarray:
@@ -178,14 +231,18 @@ def _smooth_each(scores: np.ndarray, video: np.ndarray, sigma: float) -> np.ndar
 
 
 def _about_draw(
-    task: Task, draw: ProbeConfig, samples: Samples, states: np.ndarray
+    task: Task,
+    draw: ProbeConfig,
+    owner: np.ndarray,
+    states: np.ndarray,
+    is_anomalous: np.ndarray,
 ) -> dict[str, Any]:
-    statistics = layer_statistics(states, samples.is_anomalous)
+    statistics = layer_statistics(states, is_anomalous)
     return {
         "store": str(task.store),
         "layer": task.layer,
         "fraction": draw.fraction if draw.num_videos is None else np.nan,
-        "num_videos": len(samples.video_ids),
+        "num_videos": len(set(owner)),
         "seed": draw.seed,
         **asdict(statistics),
     }
@@ -246,12 +303,6 @@ def _scorers(config: SweepConfig) -> Iterator[tuple[str, float]]:
                 yield kind, l2
 
 
-def _rows_of(store: FeatureStore, pool: pd.DataFrame, samples: Samples) -> np.ndarray:
-    """Rows of the drawn videos' segments among those of the pool."""
-    owner = store.segments["video_id"]
-    return owner[owner.isin(pool.index)].isin(samples.video_ids).to_numpy()
-
-
 def _tasks(config: SweepConfig, store: Path) -> list[Task]:
     layers = FeatureStore.open(store).layers
     wanted = [layer for layer in layers if layer >= 1] if config.layers is None else config.layers
@@ -293,7 +344,9 @@ def _results(
 ) -> Iterator[tuple[Task, pd.DataFrame]]:
     """Run tasks here, or on a Dask cluster; in the order in which they end."""
     if not num_workers and scheduler is None:
-        yield from ((task, run_task(config, task)) for task in tasks)
+        for store, own in itertools.groupby(tasks, key=lambda task: task.store):
+            prepared = prepare(config, store)
+            yield from ((task, run_task(config, task, prepared)) for task in own)
         return
     from dask.distributed import Client, LocalCluster, as_completed
 
@@ -310,13 +363,16 @@ def _results(
         )
     ) as client:
         config = _absolute(config)
+        prepared = {
+            store: client.submit(prepare, config, store.absolute(), pure=False)
+            for store in dict.fromkeys(task.store for task in tasks)
+        }
         futures = {
-            client.submit(run_task, config, Task(task.store.absolute(), task.layer)): task
+            client.submit(run_task, config, task, prepared[task.store], pure=False): task
             for task in tasks
         }
         for future in as_completed(futures):
-            table = future.result()
-            yield futures[future], table.assign(store=str(futures[future].store))
+            yield futures[future], future.result()
 
 
 def _absolute(config: SweepConfig) -> SweepConfig:

@@ -317,6 +317,15 @@ def test_a_cut_shard_is_noticed(path):
             FeatureStore.open(path).layer(1)
 
 
+@pytest.mark.parametrize("max_rows", [1, 4, 13, 100])
+def test_a_layer_some_videos_at_a_time(path, max_rows):
+    store = FeatureStore.open(path)
+    groups = list(store.iter_layer(1, max_rows=max_rows))
+    np.testing.assert_array_equal(np.concatenate([states for _, states in groups]), store.layer(1))
+    assert [name for names, _ in groups for name in names] == list(store.videos.index)
+    assert all(len(states) <= max_rows or len(names) == 1 for names, states in groups)
+
+
 def test_a_layer_equals_what_zarr_reads(path):
     """By the direct reader, and in a store that another tool has written with other codecs."""
     store = FeatureStore.open(path)

@@ -59,11 +59,11 @@ def test_an_interrupted_sweep_goes_on(store, tmp_path, monkeypatch):
     whole = run_sweep(grid(store), tmp_path / "whole.csv")
     run_task, computed = pipeline.run_task, []
 
-    def interrupted(config, task):
+    def interrupted(config, task, prepared):
         if len(computed) == 2:
             raise KeyboardInterrupt
         computed.append(task.layer)
-        return run_task(config, task)
+        return run_task(config, task, prepared)
 
     monkeypatch.setattr(pipeline, "run_task", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -72,7 +72,9 @@ def test_an_interrupted_sweep_goes_on(store, tmp_path, monkeypatch):
     monkeypatch.setattr(
         pipeline,
         "run_task",
-        lambda config, task: computed.append(task.layer) or run_task(config, task),
+        lambda config, task, prepared: (
+            computed.append(task.layer) or run_task(config, task, prepared)
+        ),
     )
     again = run_sweep(grid(store), tmp_path / "again.csv")
     assert computed == [1, 2, 3, 4]
