@@ -94,7 +94,7 @@ def layer_statistics(
     width = max(1, BLOCK_VALUES // len(states))
     gathered = max(GATHERED_FEATURES, width)
 
-    def measure(first: int) -> list[tuple[np.ndarray, ...]]:
+    def measure(first: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         # A dimension's samples, and of these each class's, lie side by side in memory.
         rows = states[order, first : first + gathered].T
         values = np.ascontiguousarray(rows, dtype=np.float64).T

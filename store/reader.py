@@ -259,7 +259,7 @@ class FeatureStore:
     @property
     def row_block(self) -> int:
         """Rows of a block: what is read or written at once of a video."""
-        return int(self._states.shards[1])  # type: ignore[index]
+        return int(self.provenance["row_block"])
 
     @cached_property
     def _real_rows(self) -> np.ndarray:

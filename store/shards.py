@@ -28,8 +28,11 @@ THREADS_PER_CORE = 4
 def can_read(states: zarr.Array) -> bool:
     """Tell whether `hidden_states` is stored as `schema` writes it."""
     num_layers, _, num_features = states.shape
-    own = schema.hidden_states_codecs((num_layers, states.shards[1], num_features))  # type: ignore[index]
-    return list(states.metadata.codecs) == [own] and states.dtype == np.float32
+    if states.shards is None:
+        return False
+    own = schema.hidden_states_codecs((num_layers, states.shards[1], num_features))
+    codecs = states.metadata.codecs  # type: ignore[union-attr]
+    return list(codecs) == [own] and states.dtype == np.float32
 
 
 def read_layer(

@@ -363,12 +363,12 @@ def _results(
         )
     ) as client:
         config = _absolute(config)
-        prepared = {
+        of_store = {
             store: client.submit(prepare, config, store.absolute(), pure=False)
             for store in dict.fromkeys(task.store for task in tasks)
         }
         futures = {
-            client.submit(run_task, config, task, prepared[task.store], pure=False): task
+            client.submit(run_task, config, task, of_store[task.store], pure=False): task
             for task in tasks
         }
         for future in as_completed(futures):
