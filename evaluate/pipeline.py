@@ -15,19 +15,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hiprobe.evaluate.localization import DEFAULT_SIGMA, smooth
-from hiprobe.evaluate.results import write_results
-from hiprobe.evaluate.scored import ScoredSegments, measure
-from hiprobe.store import (
-    DONE,
-    FeatureStore,
-    HiProbeError,
-    ManifestError,
-    Probe,
-    StoreError,
-    read_manifest,
+from hiprobe.evaluate.ground_truth import (
+    Convention,
+    attach_ground_truth,
+    choose_test_videos,
+    describe,
 )
-from hiprobe.store.ground_truth import anomalous_frame_counts, clip_annotations
+from hiprobe.evaluate.localization import DEFAULT_SIGMA
+from hiprobe.evaluate.results import write_results
+from hiprobe.evaluate.scored import measure
+from hiprobe.store import FeatureStore, HiProbeError, Probe
 
 LIBRARIES = ("hiprobe", "numpy", "scipy", "scikit-learn", "zarr")
 
@@ -49,6 +46,8 @@ class EvaluateConfig:
         Of the bootstrap over videos.
     manifest : Path or None
         Labels, splits and annotations from here instead of the store's.
+    convention : Convention
+        Of the ground truth.
     """
 
     store: Path
@@ -60,6 +59,7 @@ class EvaluateConfig:
     num_resamples: int = 1000
     seed: int = 0
     manifest: Path | None = None
+    convention: Convention = Convention()  # noqa: RUF009 (frozen)
 
 
 def run_evaluate(
@@ -80,22 +80,25 @@ def run_evaluate(
     """
     store, probe = FeatureStore.open(config.store), Probe.load(config.probe)
     _check_same_model(store, probe, config)
-    videos, warnings = choose_test_videos(store, config.split, config.manifest)
+    videos, warnings = choose_test_videos(store, config.split, config.manifest, config.convention)
     _check_no_overlap(store, probe, videos, config)
     on_step("scoring")
+    raw = [probe.score(states) for _, states in store.iter_layer(probe.layer, videos.index)]
     scored = attach_ground_truth(
-        store,
+        store.segments[store.segments["video_id"].isin(videos.index)],
         videos,
-        np.concatenate(
-            [probe.score(states) for _, states in store.iter_layer(probe.layer, videos.index)]
-        ),
+        np.concatenate(raw),
         sigma=config.sigma,
         threshold=probe.threshold["value"] if config.threshold is None else config.threshold,
     )
     metrics = measure(scored, config.num_resamples, config.seed, on_step)
-    metrics |= {"warnings": warnings, "provenance": _provenance(store, probe, config)}
+    metrics |= {"ground_truth": describe(config.convention)}
+    metrics |= {
+        "warnings": warnings + _other_settings(store, probe),
+        "provenance": _provenance(store, probe, config),
+    }
     on_step("writing the report")
-    write_results(config.results, scored, probe, metrics)
+    write_results(config.results, scored, metrics, probe)
     return metrics
 
 
@@ -115,81 +118,15 @@ def _check_same_model(store: FeatureStore, probe: Probe, config: EvaluateConfig)
         )
 
 
-def choose_test_videos(
-    store: FeatureStore, split: str, manifest: Path | None = None
-) -> tuple[pd.DataFrame, list[str]]:
-    """Pick the finished videos of a split, with their annotations clipped.
-
-    Parameters
-    ----------
-    store : FeatureStore
-    split : str
-    manifest : Path, optional
-        Labels, splits and annotations from here instead of the store's.
-
-    Returns
-    -------
-    videos : DataFrame
-        As `FeatureStore.videos`.
-    warnings : list of str
-        Videos left out, ends clipped.
-
-    Raises
-    ------
-    HiProbeError
-        There are none, or an annotation does not fit its video.
-    """
-    videos = store.videos
-    if manifest is not None:
-        records = {record.video_id: record for record in read_manifest(manifest)}
-        videos = videos.loc[[video_id for video_id in videos.index if video_id in records]]
-        videos = videos.assign(
-            **{
-                name: [getattr(records[video_id], name) for video_id in videos.index]
-                for name in ("split", "label", "category", "annotations")
-            }
-        )
-    videos = videos[videos["split"] == split]
-    unfinished = videos[videos["status"] != DONE]
-    videos = videos[videos["status"] == DONE]
-    if videos.empty:
-        raise StoreError(
-            f"{store.path}: no finished videos in split {split!r}. Extract them, choose "
-            "another --split, or give other splits with --manifest."
-        )
-    warnings = [
-        f"{video_id} is {row['status']} and takes no part"
-        + (f": {row['error']}" * bool(row["error"]))
-        for video_id, row in unfinished.iterrows()
+def _other_settings(store: FeatureStore, probe: Probe) -> list[str]:
+    """What the probe's states were extracted with, and the store's were not."""
+    trained_on = probe.store["provenance"]
+    return [
+        f"the probe was trained on states of another {name}: {trained_on.get(name)!r}, the store's "
+        f"is {store.provenance.get(name)!r}"
+        for name in ("prompt", "keyframes", "segment_frames")
+        if trained_on.get(name) != store.provenance.get(name)
     ]
-    return _with_ground_truth(videos, manifest or store.path, warnings), warnings
-
-
-def _with_ground_truth(videos: pd.DataFrame, source: Path, warnings: list[str]) -> pd.DataFrame:
-    problems, clipped = [], []
-    for video_id, row in videos.iterrows():
-        ranges, num_clipped = clip_annotations(row["annotations"], row["num_frames"])
-        clipped.append(ranges)
-        if len(ranges) < len(row["annotations"]):
-            start, stop = row["annotations"][-1]
-            problems.append(
-                f"{video_id}: annotation {start}:{stop} lies beyond its {row['num_frames']} frames"
-            )
-        elif row["label"] == "anomalous" and not ranges:
-            problems.append(f"{video_id}: labelled anomalous, but no annotation says where")
-        elif num_clipped:
-            end = row["annotations"][-1][1]
-            warnings.append(
-                f"{video_id}: annotation ended at {end}, clipped to its {row['num_frames']} frames"
-            )
-    if problems:
-        listing = "\n".join(f"  {problem}" for problem in problems[:20])
-        raise ManifestError(
-            f"{source}: {len(problems)} test video(s) have no usable "
-            f"ground truth:\n{listing}\nGive a corrected manifest with --manifest FILE; the store "
-            "stays as it is."
-        )
-    return videos.assign(annotations=clipped)
 
 
 def _check_no_overlap(
@@ -205,44 +142,6 @@ def _check_no_overlap(
         )
 
 
-def attach_ground_truth(
-    store: FeatureStore, videos: pd.DataFrame, raw: np.ndarray, *, sigma: float, threshold: float
-) -> ScoredSegments:
-    """Smooth the scores of some videos' segments and put the ground truth beside them.
-
-    Parameters
-    ----------
-    store : FeatureStore
-    videos : DataFrame
-        From `choose_test_videos`.
-    raw : (segment,) float64
-        In the store's order.
-    sigma : float
-        Width of the smoothing kernel in segments.
-    threshold : float
-    """
-    segments = store.segments[store.segments["video_id"].isin(videos.index)]
-    video = videos.index.get_indexer(segments["video_id"])
-    smoothed = np.empty_like(raw)
-    start, stop = segments["start_frame"].to_numpy(), segments["stop_frame"].to_numpy()
-    num_anomalous = np.empty(len(raw), dtype=np.int64)
-    for index, ranges in enumerate(videos["annotations"]):
-        own = video == index
-        smoothed[own] = smooth(raw[own], sigma)
-        num_anomalous[own] = anomalous_frame_counts(start[own], stop[own], ranges)
-    return ScoredSegments(
-        videos=videos,
-        video=video,
-        start_frame=start,
-        stop_frame=stop,
-        num_anomalous=num_anomalous,
-        num_normal=stop - start - num_anomalous,
-        raw=raw,
-        smoothed=smoothed,
-        threshold=threshold,
-    )
-
-
 def _provenance(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> dict[str, Any]:
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -252,7 +151,6 @@ def _provenance(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> di
             "threshold": "probe" if config.threshold is None else config.threshold,
             "manifest": str(config.manifest.absolute()) if config.manifest else None,
         },
-        "ground_truth": "0-based, half-open, true video lengths, ends beyond the length clipped",
         "probe": {
             "path": str(config.probe.absolute()),
             "layer": probe.layer,

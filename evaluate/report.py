@@ -159,7 +159,7 @@ def _page_data(content: ReportContent, videos: list[ReportVideo]) -> dict[str, A
 
 def _video_data(video: ReportVideo) -> dict[str, Any]:
     return {
-        "fps": video.fps,
+        "fps": video.fps if math.isfinite(video.fps) else None,
         "numFrames": video.num_frames,
         "starts": video.start_frames.tolist(),
         "stops": video.stop_frames.tolist(),

@@ -18,13 +18,23 @@ CURVE_POINTS = 500
 
 
 def write_results(
-    folder: Path, scored: ScoredSegments, probe: Probe, metrics: dict[str, Any]
+    folder: Path, scored: ScoredSegments, metrics: dict[str, Any], probe: Probe | None = None
 ) -> None:
-    """Write everything; ``metrics.json`` comes last: its existence means the results are whole."""
+    """Write everything; ``metrics.json`` comes last: its existence means the results are whole.
+
+    Parameters
+    ----------
+    folder : Path
+    scored : ScoredSegments
+    metrics : dict
+        The content of ``metrics.json``.
+    probe : Probe, optional
+        What made the scores; None for those of other methods.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     _write_scores(folder / "scores.csv", scored)
     _write_json(folder / "intervals.json", _intervals(scored))
-    write_report(folder / "report.html", _report(scored, probe, metrics))
+    write_report(folder / "report.html", _report(scored, metrics, probe))
     _write_json(folder / "metrics.json", metrics)
 
 
@@ -63,7 +73,7 @@ def _intervals(scored: ScoredSegments) -> dict[str, Any]:
         fps = float(row["fps"])
         content[str(video_id)] = {
             "label": row["label"],
-            "fps": fps,
+            "fps": fps if np.isfinite(fps) else None,
             "num_frames": int(row["num_frames"]),
             "annotations": format_annotations(row["annotations"]),
             **{
@@ -71,8 +81,8 @@ def _intervals(scored: ScoredSegments) -> dict[str, Any]:
                     {
                         "start_frame": first,
                         "stop_frame": last,
-                        "start_seconds": round(first / fps, 3),
-                        "stop_seconds": round(last / fps, 3),
+                        "start_seconds": _seconds(first, fps),
+                        "stop_seconds": _seconds(last, fps),
                     }
                     for first, last in intervals(flags, start, stop)
                 ]
@@ -85,7 +95,12 @@ def _intervals(scored: ScoredSegments) -> dict[str, Any]:
     return {"threshold": scored.threshold, "videos": content}
 
 
-def _report(scored: ScoredSegments, probe: Probe, metrics: dict[str, Any]) -> ReportContent:
+def _seconds(frame: int, fps: float) -> float | None:
+    """Time of a frame; None where the frame rate is not known."""
+    return round(frame / fps, 3) if np.isfinite(fps) else None
+
+
+def _report(scored: ScoredSegments, metrics: dict[str, Any], probe: Probe | None) -> ReportContent:
     true, false = scored.ranking(scored.smoothed).counts()
     thin = np.unique(np.linspace(0, len(true) - 1, min(len(true), CURVE_POINTS)).astype(int))
     recall = true[thin] / max(true[-1], 1)
@@ -107,12 +122,16 @@ def _report(scored: ScoredSegments, probe: Probe, metrics: dict[str, Any]) -> Re
                 annotations=row["annotations"],
             )
         )
-    model = Path(metrics["provenance"]["store"]["model"]["id"]).name
+    if probe is None:
+        title = Path(metrics["provenance"]["scores"]["path"]).name
+    else:
+        model = Path(metrics["provenance"]["store"]["model"]["id"]).name
+        title = f"{model}, layer {probe.layer}"
     return ReportContent(
-        title=f"{model}, layer {probe.layer}",
+        title=title,
         metrics=metrics,
-        layers=probe.layers,
-        chosen_layer=probe.layer,
+        layers={} if probe is None else probe.layers,
+        chosen_layer=0 if probe is None else probe.layer,
         threshold=scored.threshold,
         roc=(
             np.concatenate([[0.0], false[thin] / max(false[-1], 1)]),

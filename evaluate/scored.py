@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hiprobe.evaluate.detection import mean_average_precision
 from hiprobe.evaluate.metrics import Ranking, equal_error_rate, f1_score, pair_auc
 
 
@@ -96,6 +97,7 @@ def measure(
         "pairs": pair_auc(scored.smoothed, scored.num_anomalous, scored.num_normal, scored.video),
         "anomalous_videos_only": _point(scored.ranking(scored.smoothed, of_anomalous)),
         "per_category": _per_category(scored, of_anomalous),
+        "map_at_iou": mean_average_precision(scored),
         "equal_error_rate": equal_error_rate(scored.ranking(scored.smoothed)),
         "f1": f1_score(scored.is_anomalous, scored.num_anomalous, scored.num_normal),
         "false_alarm_rate": (

@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
+from hiprobe.evaluate.ground_truth import attach_ground_truth, choose_test_videos
 from hiprobe.evaluate.localization import DEFAULT_SIGMA, smooth
 from hiprobe.evaluate.metrics import f1_score
-from hiprobe.evaluate.pipeline import attach_ground_truth, choose_test_videos
 from hiprobe.evaluate.scored import ScoredSegments
 from hiprobe.probe.pipeline import ProbeConfig, draw_videos, samples_of, training_videos
 from hiprobe.probe.saliency import METRICS, LayerStatistics, dlsp, layer_statistics
@@ -185,9 +185,9 @@ def prepare(config: SweepConfig, store: Path) -> Prepared:
     of_any_draw = sorted(set(itertools.chain.from_iterable(ids for _, ids in chosen)))
     samples = samples_of(train, pool, of_any_draw, chosen[0][0])
     draws = [(draw, samples.rows_of(video_ids)) for draw, video_ids in chosen]
-    num_segments = int(test_videos["num_segments"].sum())
+    segments = test.segments[test.segments["video_id"].isin(test_videos.index)]
     blank = attach_ground_truth(
-        test, test_videos, np.zeros(num_segments), sigma=config.sigma, threshold=0.0
+        segments, test_videos, np.zeros(len(segments)), sigma=config.sigma, threshold=0.0
     )
     return Prepared(train, test, test_videos, samples, draws, blank)
 

@@ -1,0 +1,227 @@
+"""Is one result really better than another? A paired bootstrap over videos.
+
+Run by ``hiprobe compare``. Reads two results' folders; each resample draws the same videos for
+both, so what is hard for both cancels out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hiprobe.evaluate.ground_truth import listing
+from hiprobe.evaluate.metrics import Interval, Ranking
+from hiprobe.store import HiProbeError, parse_annotations
+from hiprobe.store.ground_truth import anomalous_frame_counts
+
+METRICS = ("auc", "ap", "pr_auc_trapezoid")
+SCORES = {"raw": "score", "smoothed": "smoothed"}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """B minus A of one metric.
+
+    Attributes
+    ----------
+    a, b, difference : float
+    interval : Interval
+        95 % percentile interval of the difference.
+    p_value : float
+        Two-sided: twice the smaller share of resamples on one side of 0, at least one over the
+        number of resamples.
+    """
+
+    a: float
+    b: float
+    difference: float
+    interval: Interval
+    p_value: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return self.interval.low > 0 or self.interval.high < 0
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a results' folder says of every segment.
+
+    Attributes
+    ----------
+    folder : Path
+    videos : dict of str to (str, int)
+        Annotations and number of frames of each video.
+    convention : dict
+    segments : DataFrame
+        ``video_id, start_frame, stop_frame, score, smoothed``.
+    """
+
+    folder: Path
+    videos: dict[str, tuple[str, int]]
+    convention: dict[str, Any]
+    segments: pd.DataFrame
+
+
+def compare(
+    folder_a: Path,
+    folder_b: Path,
+    *,
+    scores: str = "smoothed",
+    common_videos: bool = False,
+    num_resamples: int = 2000,
+    seed: int = 0,
+    on_resample: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Compare two results on the same videos.
+
+    Parameters
+    ----------
+    folder_a, folder_b : Path
+        Results of `hiprobe evaluate` or `hiprobe evaluate-scores`.
+    scores : {'smoothed', 'raw'}
+    common_videos : bool
+        Compare on the videos that both have; otherwise other videos are an error.
+    num_resamples, seed : int
+    on_resample : callable
+        Called with (resamples done, resamples).
+
+    Returns
+    -------
+    dict
+        ``auc``, ``ap``, ``pr_auc_trapezoid``: the fields of `Difference`, and how it was made.
+
+    Raises
+    ------
+    HiProbeError
+        A folder holds no results, the ground truth differs, or the test set has one class only.
+    """
+    a, b = read_results(folder_a), read_results(folder_b)
+    videos = _common_videos(a, b, common_videos)
+    rankings = [_ranking(results, videos, scores) for results in (a, b)]
+    point = [_values(ranking, None) for ranking in rankings]
+    if point[0] is None or point[1] is None:
+        raise HiProbeError(
+            f"{folder_a}: AUC and AP are undefined on these {len(videos)} videos: their frames are "
+            "of one class only."
+        )
+    rng = np.random.default_rng(seed)
+    draws = []
+    for done in range(num_resamples):
+        drawn = rng.integers(len(videos), size=len(videos))
+        weights = np.bincount(drawn, minlength=len(videos)).astype(np.float64)
+        of_a, of_b = (_values(ranking, weights) for ranking in rankings)
+        if of_a is not None and of_b is not None:
+            draws.append(of_b - of_a)
+        on_resample(done + 1, num_resamples)
+    differences = np.array(draws)
+    content: dict[str, Any] = {
+        metric: _difference(point[0][i], point[1][i], differences[:, i])
+        for i, metric in enumerate(METRICS)
+    }
+    return {name: asdict(one) | {"is_clear": one.is_clear} for name, one in content.items()} | {
+        "results": [str(folder_a.absolute()), str(folder_b.absolute())],
+        "scores": scores,
+        "num_videos": len(videos),
+        "num_videos_left_out": len(a.videos.keys() ^ b.videos.keys()),
+        "ground_truth": a.convention,
+        "bootstrap": {"num_resamples": len(draws), "seed": seed, "unit": "video", "paired": True},
+    }
+
+
+def read_results(folder: Path) -> Results:
+    """Read the scores and the ground truth of a results' folder.
+
+    Raises
+    ------
+    HiProbeError
+        Results are missing, not whole, or of an older hiprobe.
+    """
+    try:
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        content = json.loads((folder / "intervals.json").read_text(encoding="utf-8"))
+        segments = pd.read_csv(
+            folder / "scores.csv", dtype={"video_id": str}, keep_default_na=False
+        )
+        videos = {
+            video_id: (video["annotations"], int(video["num_frames"]))
+            for video_id, video in content["videos"].items()
+        }
+        return Results(folder, videos, metrics["ground_truth"], segments)
+    except FileNotFoundError as error:
+        raise HiProbeError(
+            f"{error.filename}: no such file. Give a folder that `hiprobe evaluate` or "
+            "`hiprobe evaluate-scores` wrote."
+        ) from None
+    except (ValueError, KeyError) as error:
+        raise HiProbeError(
+            f"{folder}: not whole results of this hiprobe ({error!r}). Evaluate again."
+        ) from error
+
+
+def _common_videos(a: Results, b: Results, common_videos: bool) -> list[str]:
+    """Ids of the videos to compare on, in A's order."""
+    if a.convention != b.convention:
+        raise HiProbeError(
+            f"{b.folder}: its ground truth is {b.convention}, that of {a.folder} is {a.convention}. "
+            "Evaluate both with the same --length and --ends."
+        )
+    problems = [
+        f"{video_id}: {b.videos[video_id][1]} frames, annotations {b.videos[video_id][0] or 'none'}"
+        f", expected {num_frames}, {annotations or 'none'}"
+        for video_id, (annotations, num_frames) in a.videos.items()
+        if video_id in b.videos and b.videos[video_id] != (annotations, num_frames)
+    ]
+    if problems:
+        raise HiProbeError(
+            f"{b.folder}: {len(problems)} video(s) have another ground truth than in {a.folder}:\n"
+            f"{listing(problems)}\nEvaluate both with the same manifest."
+        )
+    only = [
+        f"{video_id}: only in {results.folder}"
+        for results, other in ((a, b), (b, a))
+        for video_id in results.videos
+        if video_id not in other.videos
+    ]
+    common = [video_id for video_id in a.videos if video_id in b.videos]
+    if not common or (only and not common_videos):
+        raise HiProbeError(
+            f"{a.folder} and {b.folder}: {len(only)} video(s) are in one of them only:\n"
+            f"{listing(only)}\n"
+            + ("--common-videos compares on the others." if common else "They share no video.")
+        )
+    return common
+
+
+def _ranking(results: Results, videos: list[str], scores: str) -> Ranking:
+    position = {video_id: i for i, video_id in enumerate(videos)}
+    segments = results.segments[results.segments["video_id"].isin(videos)]
+    video = segments["video_id"].map(position).to_numpy()
+    start, stop = segments["start_frame"].to_numpy(), segments["stop_frame"].to_numpy()
+    num_anomalous = np.zeros(len(segments), dtype=np.int64)
+    for video_id in videos:
+        ranges = parse_annotations(results.videos[video_id][0])
+        own = np.flatnonzero(video == position[video_id]) if ranges else []
+        if len(own):
+            num_anomalous[own] = anomalous_frame_counts(start[own], stop[own], ranges)
+    values = segments[SCORES[scores]].to_numpy(dtype=np.float64)
+    return Ranking(values, num_anomalous, stop - start - num_anomalous, video)
+
+
+def _values(ranking: Ranking, weights: np.ndarray | None) -> np.ndarray | None:
+    metrics = ranking.metrics(weights)
+    return None if metrics is None else np.array([getattr(metrics, name) for name in METRICS])
+
+
+def _difference(a: float, b: float, draws: np.ndarray) -> Difference:
+    low, high = np.percentile(draws, [2.5, 97.5])
+    tail = min(np.mean(draws <= 0), np.mean(draws >= 0))
+    p_value = min(1.0, max(2 * float(tail), 1 / len(draws)))
+    return Difference(float(a), float(b), float(b - a), Interval(float(low), float(high)), p_value)

@@ -1,0 +1,271 @@
+"""Scores of any method, evaluated as our own are: from a CSV file and a manifest, no videos needed.
+
+Run by ``hiprobe evaluate-scores``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from hiprobe.evaluate.ground_truth import (
+    LENGTHS,
+    Convention,
+    attach_ground_truth,
+    describe,
+    listing,
+    with_ground_truth,
+)
+from hiprobe.evaluate.results import write_results
+from hiprobe.evaluate.scored import measure
+from hiprobe.store import HiProbeError, ManifestError, file_digest, read_manifest
+
+COLUMNS = ("video_id", "start_frame", "stop_frame", "score")
+DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class ScoresConfig:
+    """One evaluation of given scores.
+
+    Attributes
+    ----------
+    scores : Path
+        CSV ``video_id,start_frame,stop_frame,score``, ranges half-open; where two overlap the
+        later row counts. Per-frame scores are rows of one frame.
+    manifest : Path
+        The videos, with ``num_frames``, and their annotations.
+    results : Path
+    split : str
+    sigma : float
+        Smoothing, in rows of the scores; 0 leaves them as they are.
+    threshold : float
+        A row above it counts as anomalous.
+    num_resamples, seed : int
+        Of the bootstrap over videos.
+    convention : Convention
+        Of the ground truth.
+    """
+
+    scores: Path
+    manifest: Path
+    results: Path
+    split: str = "test"
+    sigma: float = 0.0
+    threshold: float = DEFAULT_THRESHOLD
+    num_resamples: int = 1000
+    seed: int = 0
+    convention: Convention = Convention()  # noqa: RUF009 (frozen)
+
+
+def run_evaluate_scores(
+    config: ScoresConfig, on_step: Callable[[str], None] = lambda step: None
+) -> dict[str, Any]:
+    """Measure given scores and write the results' folder.
+
+    Returns
+    -------
+    dict
+        The content of ``metrics.json``.
+
+    Raises
+    ------
+    HiProbeError
+        The scores do not cover the test videos exactly, or a line is wrong; all are listed.
+    """
+    warnings: list[str] = []
+    videos = with_ground_truth(_test_videos(config), config.manifest, config.convention, warnings)
+    on_step("reading the scores")
+    segments = segments_of(read_scores(config.scores), videos, config)
+    scored = attach_ground_truth(
+        segments,
+        videos,
+        segments["score"].to_numpy(),
+        sigma=config.sigma,
+        threshold=config.threshold,
+    )
+    metrics = measure(scored, config.num_resamples, config.seed, on_step)
+    metrics |= {
+        "ground_truth": describe(config.convention),
+        "warnings": warnings,
+        "provenance": {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "scores": {"path": str(config.scores.absolute()), "digest": file_digest(config.scores)},
+            "manifest": {
+                "path": str(config.manifest.absolute()),
+                "digest": file_digest(config.manifest),
+            },
+            "options": {
+                "split": config.split,
+                "sigma_rows": config.sigma,
+                "threshold": config.threshold,
+            },
+            "libraries": {name: version(name) for name in ("hiprobe", "numpy", "scipy")},
+        },
+    }
+    on_step("writing the report")
+    write_results(config.results, scored, metrics)
+    return metrics
+
+
+def read_scores(path: Path) -> pd.DataFrame:
+    """Read a scores' file, in its order.
+
+    Raises
+    ------
+    HiProbeError
+        No such file, a column is missing, or lines are wrong (they are listed).
+    """
+    try:
+        table = pd.read_csv(path, dtype={"video_id": str}, keep_default_na=False, na_values=[""])
+    except FileNotFoundError:
+        raise HiProbeError(
+            f"{path}: no such file. Expected CSV with the columns {', '.join(COLUMNS)}."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise HiProbeError(f"{path}: cannot read it as CSV: {error}") from error
+    if missing := [name for name in COLUMNS if name not in table]:
+        raise HiProbeError(
+            f"{path}: the header lacks {', '.join(missing)}. Expected {','.join(COLUMNS)}, got "
+            f"{','.join(map(str, table.columns))}."
+        )
+    numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in COLUMNS[1:]}
+    start, stop, score = numbers.values()
+    wrong = {
+        "start_frame and stop_frame are not whole numbers, 0 <= start < stop": ~(
+            (start >= 0) & (stop > start) & (start % 1 == 0) & (stop % 1 == 0)
+        ),
+        "score is not a finite number": ~np.isfinite(score),
+        "video_id is empty": table["video_id"].isna(),
+    }
+    problems = [
+        f"line {line + 2}: {what}: {','.join(map(str, table.loc[line, list(COLUMNS)]))}"
+        for what, lines in wrong.items()
+        for line in table.index[lines]
+    ]
+    if problems:
+        raise HiProbeError(f"{path}: {len(problems)} wrong line(s):\n{listing(problems)}")
+    return pd.DataFrame(
+        {
+            "video_id": table["video_id"],
+            "start_frame": start.astype(np.int64),
+            "stop_frame": stop.astype(np.int64),
+            "score": score.astype(np.float64),
+        }
+    )
+
+
+def segments_of(scores: pd.DataFrame, videos: pd.DataFrame, config: ScoresConfig) -> pd.DataFrame:
+    """Cut the scores into ranges that do not overlap, in the order of `videos`.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        From `read_scores`.
+    videos : DataFrame
+        ``num_frames``, by video id.
+    config : ScoresConfig
+
+    Returns
+    -------
+    DataFrame
+        ``video_id, start_frame, stop_frame, score``; of each video from 0 to its ``num_frames``.
+
+    Raises
+    ------
+    HiProbeError
+        Scores of unknown videos, videos without scores, or scores that leave frames out or go
+        beyond the end.
+    """
+    rows_of = scores.groupby("video_id", sort=False).indices
+    problems = [
+        f"{video_id}: not a {config.split} video of the manifest"
+        for video_id in rows_of
+        if video_id not in videos.index
+    ]
+    parts, ends = [], {}
+    starts, stops, values = (scores[name].to_numpy() for name in COLUMNS[1:])
+    for video_id, num_frames in videos["num_frames"].items():
+        if video_id not in rows_of:
+            problems.append(f"{video_id}: no scores")
+            continue
+        rows = rows_of[video_id]
+        edges, owner = _paint(starts[rows], stops[rows])
+        ends[video_id] = int(edges[-1])
+        if edges[0] != 0 or (owner < 0).any():
+            gap = 0 if edges[0] != 0 else int(edges[np.argmax(owner < 0)])
+            problems.append(f"{video_id}: no score from frame {gap} on")
+        elif edges[-1] != num_frames:
+            problems.append(f"{video_id}: scores end at frame {edges[-1]}, expected {num_frames}")
+        else:
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "video_id": video_id,
+                        "start_frame": edges[:-1],
+                        "stop_frame": edges[1:],
+                        "score": values[rows][owner],
+                    }
+                )
+            )
+    if problems:
+        raise HiProbeError(
+            f"{config.scores}: does not fit the {len(videos)} {config.split} videos of "
+            f"{config.manifest}:\n{listing(problems)}\n{_advice(ends, config)}"
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def _paint(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lay ranges over each other: edges, and which range is on top between two; -1 for none."""
+    edges = np.unique(np.concatenate([starts, stops]))
+    if np.array_equal(starts[1:], stops[:-1]):
+        return edges, np.arange(len(starts))
+    owner = np.full(len(edges) - 1, -1)
+    first, last = np.searchsorted(edges, starts), np.searchsorted(edges, stops)
+    for index in range(len(starts)):
+        owner[first[index] : last[index]] = index
+    return edges, owner
+
+
+def _advice(ends: dict[str, int], config: ScoresConfig) -> str:
+    """Say whether another convention of lengths would fit."""
+    true_lengths = {
+        record.video_id: record.num_frames
+        for record in read_manifest(config.manifest)
+        if record.split == config.split and record.num_frames is not None
+    }
+    for length in LENGTHS:
+        convention = Convention(length)
+        fits = [
+            convention.num_frames(true_lengths[video_id]) == end for video_id, end in ends.items()
+        ]
+        if length != config.convention.length and fits and all(fits):
+            return f"All lengths fit with --length {length}."
+    return (
+        "Scores must cover every frame of every video. Correct the scores, or the manifest's "
+        "num_frames; --length tells how lengths are counted."
+    )
+
+
+def _test_videos(config: ScoresConfig) -> pd.DataFrame:
+    records = [record for record in read_manifest(config.manifest) if record.split == config.split]
+    if not records:
+        raise ManifestError(f"{config.manifest}: no videos in split {config.split!r}.")
+    unknown = [f"{record.video_id}: no num_frames" for record in records if not record.num_frames]
+    if unknown:
+        raise ManifestError(
+            f"{config.manifest}: {len(unknown)} test video(s) lack their length:\n"
+            f"{listing(unknown)}\nGive the column num_frames (`hiprobe manifest … --lengths CSV`)."
+        )
+    names = ("path", "label", "category", "num_frames", "fps", "annotations")
+    table = {name: [getattr(record, name) for record in records] for name in names}
+    videos = pd.DataFrame(table, index=pd.Index([r.video_id for r in records], name="video_id"))
+    return videos.astype({"fps": float})
