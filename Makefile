@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types format bench-l2 bench-extract bench-probe stress-kill \
+.PHONY: help install demo test check lint types format bench-l2 bench-extract bench-probe bench-evaluate stress-kill \
 	bench-demo-model demo-model clean
 
 help: ## List the targets
@@ -50,6 +50,9 @@ bench-extract: install ## Extraction against bare forward passes and the usual l
 
 bench-probe: install ## Layer reads, DLSP and sweeps against the obvious ways
 	$(BIN)/python benchmarks/probe_speed.py
+
+bench-evaluate: install ## Exact metrics from segments against expanded frames and scikit-learn
+	$(BIN)/python benchmarks/evaluate_speed.py
 
 stress-kill: install ## Kill an extraction with two workers at 100 random instants
 	$(BIN)/python benchmarks/kill_extract.py

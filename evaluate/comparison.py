@@ -170,8 +170,8 @@ def _common_videos(a: Results, b: Results, common_videos: bool) -> list[str]:
     """Ids of the videos to compare on, in A's order."""
     if a.convention != b.convention:
         raise HiProbeError(
-            f"{b.folder}: its ground truth is {b.convention}, that of {a.folder} is {a.convention}. "
-            "Evaluate both with the same --length and --ends."
+            f"{b.folder}: its ground truth is {b.convention}, that of {a.folder} is "
+            f"{a.convention}. Evaluate both with the same --length and --ends."
         )
     problems = [
         f"{video_id}: {b.videos[video_id][1]} frames, annotations {b.videos[video_id][0] or 'none'}"
@@ -208,8 +208,8 @@ def _ranking(results: Results, videos: list[str], scores: str) -> Ranking:
     num_anomalous = np.zeros(len(segments), dtype=np.int64)
     for video_id in videos:
         ranges = parse_annotations(results.videos[video_id][0])
-        own = np.flatnonzero(video == position[video_id]) if ranges else []
-        if len(own):
+        if ranges:
+            own = video == position[video_id]
             num_anomalous[own] = anomalous_frame_counts(start[own], stop[own], ranges)
     values = segments[SCORES[scores]].to_numpy(dtype=np.float64)
     return Ranking(values, num_anomalous, stop - start - num_anomalous, video)

@@ -5,6 +5,7 @@ Run by ``hiprobe evaluate-scores``.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -80,8 +81,8 @@ def run_evaluate_scores(
     HiProbeError
         The scores do not cover the test videos exactly, or a line is wrong; all are listed.
     """
-    warnings: list[str] = []
-    videos = with_ground_truth(_test_videos(config), config.manifest, config.convention, warnings)
+    notes: list[str] = []
+    videos = with_ground_truth(_test_videos(config), config.manifest, config.convention, notes)
     on_step("reading the scores")
     segments = segments_of(read_scores(config.scores), videos, config)
     scored = attach_ground_truth(
@@ -94,7 +95,7 @@ def run_evaluate_scores(
     metrics = measure(scored, config.num_resamples, config.seed, on_step)
     metrics |= {
         "ground_truth": describe(config.convention),
-        "warnings": warnings,
+        "warnings": notes,
         "provenance": {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "scores": {"path": str(config.scores.absolute()), "digest": file_digest(config.scores)},
@@ -124,12 +125,20 @@ def read_scores(path: Path) -> pd.DataFrame:
         No such file, a column is missing, or lines are wrong (they are listed).
     """
     try:
-        table = pd.read_csv(path, dtype={"video_id": str}, keep_default_na=False, na_values=[""])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # of fields too many
+            table = pd.read_csv(
+                path,
+                dtype={"video_id": str},
+                index_col=False,
+                keep_default_na=False,
+                na_values=[""],
+            )
     except FileNotFoundError:
         raise HiProbeError(
             f"{path}: no such file. Expected CSV with the columns {', '.join(COLUMNS)}."
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, pd.errors.ParserWarning) as error:
         raise HiProbeError(f"{path}: cannot read it as CSV: {error}") from error
     if missing := [name for name in COLUMNS if name not in table]:
         raise HiProbeError(

@@ -7,6 +7,7 @@ misaligned from the first video on; so the convention is explicit, recorded, and
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hiprobe.evaluate.localization import smooth
 from hiprobe.evaluate.scored import ScoredSegments
 from hiprobe.store import (
     DONE,
@@ -27,7 +29,6 @@ from hiprobe.store import (
     read_manifest,
 )
 from hiprobe.store.ground_truth import anomalous_frame_counts, clip_annotations
-from hiprobe.evaluate.localization import smooth
 
 LENGTHS = ("true", "cut-16", "pad-16")
 ENDS = ("exclusive", "inclusive")
@@ -61,7 +62,7 @@ def choose_test_videos(
     store: FeatureStore,
     split: str,
     manifest: Path | None = None,
-    convention: Convention = Convention(),  # noqa: B008 (frozen)
+    convention: Convention = Convention(),
 ) -> tuple[pd.DataFrame, list[str]]:
     """Pick the finished videos of a split, with their ground truth.
 
@@ -222,19 +223,21 @@ def attach_ground_truth(
             f"{where['video_id'].iloc[0]!r} at frame {where['start_frame'].iloc[0]}: look at what "
             "made them, the probe or the scores' file."
         )
-    video = videos.index.get_indexer(segments["video_id"])
-    length = videos["num_frames"].to_numpy()[video]
-    is_last = np.append(video[1:] != video[:-1], [True] * bool(len(video)))
-    stop = np.minimum(segments["stop_frame"].to_numpy(), length)
-    stop = np.where(is_last, np.maximum(stop, length), stop)
-    start = np.minimum(segments["start_frame"].to_numpy(), stop)
-    smoothed = np.empty_like(raw)
-    num_anomalous = np.empty(len(raw), dtype=np.int64)
-    edges = np.searchsorted(video, np.arange(len(videos) + 1))
-    for index, ranges in enumerate(videos["annotations"]):
-        own = slice(edges[index], edges[index + 1])
-        smoothed[own] = smooth(raw[own], sigma)
-        num_anomalous[own] = anomalous_frame_counts(start[own], stop[own], ranges)
+    video, edges = _videos_of(segments["video_id"], videos.index)
+    length = videos["num_frames"].to_numpy(dtype=np.int32)[video]
+    stop = np.minimum(segments["stop_frame"].to_numpy(dtype=np.int32), length)
+    lasts = edges[1:] - 1
+    stop[lasts] = np.maximum(stop[lasts], length[lasts])
+    start = np.minimum(segments["start_frame"].to_numpy(dtype=np.int32), stop)
+    smoothed = raw if sigma == 0 else np.empty_like(raw)
+    annotations = videos["annotations"].tolist()
+    num_anomalous = np.zeros(len(raw), dtype=np.int32)
+    for first, last in itertools.pairwise(edges.tolist()):
+        own = slice(first, last)
+        if sigma != 0:
+            smoothed[own] = smooth(raw[own], sigma)
+        if ranges := annotations[video[first]]:
+            num_anomalous[own] = anomalous_frame_counts(start[own], stop[own], ranges)
     return ScoredSegments(
         videos=videos,
         video=video,
@@ -246,6 +249,14 @@ def attach_ground_truth(
         smoothed=smoothed,
         threshold=threshold,
     )
+
+
+def _videos_of(ids: pd.Series, videos: pd.Index) -> tuple[np.ndarray, np.ndarray]:
+    """Position in `videos` of each segment's video, and the edges between videos' segments."""
+    firsts = np.flatnonzero((ids != ids.shift()).to_numpy())
+    edges = np.append(firsts, len(ids))
+    positions = videos.get_indexer(ids.iloc[firsts]).astype(np.int32)
+    return np.repeat(positions, np.diff(edges)), edges
 
 
 def describe(convention: Convention) -> dict[str, Any]:

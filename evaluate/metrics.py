@@ -50,6 +50,11 @@ class Ranking:
     video : (segment,) int, optional
         Which video a segment belongs to, 0 … V-1; needed for `bootstrap`.
 
+    Attributes
+    ----------
+    thresholds : (threshold,) float64
+        The distinct scores, highest first.
+
     Raises
     ------
     ValueError
@@ -65,26 +70,23 @@ class Ranking:
     ) -> None:
         if not np.isfinite(scores).all():
             raise ValueError(f"{np.count_nonzero(~np.isfinite(scores))} scores are not finite")
-        order = np.argsort(-scores, kind="stable")
-        self.scores = scores[order]
-        self._anomalous = num_anomalous[order].astype(np.float64)
-        self._normal = num_normal[order].astype(np.float64)
+        order = np.argsort(scores)[::-1]
+        ranked = scores[order]
+        self._anomalous, self._normal = num_anomalous[order], num_normal[order]
         self._video = None if video is None else video[order]
-        is_last_of_tie = np.append(np.diff(self.scores) != 0, [True] * bool(len(scores)))
-        self._ends = np.flatnonzero(is_last_of_tie)
+        is_last_of_tie = np.append(ranked[1:] != ranked[:-1], [True] * bool(len(scores)))
+        self._ends = np.flatnonzero(is_last_of_tie).astype(np.int32)
+        self.thresholds = ranked[self._ends]
 
     def counts(self, video_weights: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """True and false positives (frames) at each distinct score, highest score first."""
-        anomalous, normal = self._anomalous, self._normal
-        if video_weights is not None:
-            weight = video_weights[self._video]
-            anomalous, normal = anomalous * weight, normal * weight
-        return np.cumsum(anomalous)[self._ends], np.cumsum(normal)[self._ends]
-
-    @property
-    def thresholds(self) -> np.ndarray:
-        """The distinct scores, highest first."""
-        return self.scores[self._ends]
+        weight = 1 if video_weights is None else video_weights[self._video]
+        true, false = (
+            np.cumsum(frames * weight, dtype=np.float64)
+            for frames in (self._anomalous, self._normal)
+        )
+        has_ties = len(self._ends) < len(true)
+        return (true[self._ends], false[self._ends]) if has_ties else (true, false)
 
     def metrics(self, video_weights: np.ndarray | None = None) -> Metrics | None:
         """AUC and AP; None where one class is absent, for then they are undefined."""
@@ -92,16 +94,16 @@ class Ranking:
         if not len(true) or not true[-1] or not false[-1]:
             return None
         # Scores above which no frame lies (empty segments, videos not drawn) are no threshold.
-        seen = true + false > 0
-        true, false = true[seen], false[seen]
-        precision = true / (true + false)
-        recall = np.concatenate([[0.0], true / true[-1]])
-        false_rate = np.concatenate([[0.0], false / false[-1]])
-        curve = np.concatenate([[1.0], precision])
+        first = int(np.argmax(true + false > 0))
+        true, false = true[first:], false[first:]
+        auc = _trapezoid(false, true, before=0.0) / (true[-1] * false[-1])
+        false += true
+        precision = np.divide(true, false, out=false)
+        gained = np.diff(true, prepend=0.0)
         return Metrics(
-            auc=float(np.trapezoid(recall, false_rate)),
-            ap=float(np.diff(recall) @ precision),
-            pr_auc_trapezoid=float(np.trapezoid(curve, recall)),
+            auc=float(auc),
+            ap=float(gained @ precision / true[-1]),
+            pr_auc_trapezoid=float(_trapezoid(true, precision, before=1.0) / true[-1]),
         )
 
     def bootstrap(self, num_resamples: int, seed: int) -> dict[str, Interval] | None:
@@ -125,6 +127,12 @@ class Ranking:
         return {
             name: Interval(float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)
         }
+
+
+def _trapezoid(x: np.ndarray, y: np.ndarray, before: float) -> float:
+    """Area under a curve that starts at (0, `before`)."""
+    area = x[0] * (before + y[0])
+    return float(area + np.diff(x) @ (y[1:] + y[:-1])) / 2
 
 
 def equal_error_rate(ranking: Ranking) -> float | None:

@@ -60,10 +60,8 @@ class ScoredSegments:
 
     def ranking(self, scores: np.ndarray, where: np.ndarray | None = None) -> Ranking:
         """Rank all segments, or some, by `scores`."""
-        chosen = np.ones(len(scores), dtype=bool) if where is None else where
-        return Ranking(
-            scores[chosen], self.num_anomalous[chosen], self.num_normal[chosen], self.video[chosen]
-        )
+        columns = (scores, self.num_anomalous, self.num_normal, self.video)
+        return Ranking(*(columns if where is None else (values[where] for values in columns)))
 
 
 def measure(

@@ -1,0 +1,55 @@
+"""The ground-truth conventions, on the benchmarks' real lengths and annotations."""
+
+import pandas as pd
+import pytest
+
+from hiprobe.evaluate.ground_truth import Convention, with_ground_truth
+from hiprobe.evaluate.protocols import ucf_crime, xd_violence
+
+UCF, XD = "ucf_crime", "xd_violence"
+
+
+@pytest.mark.parametrize(
+    ("name", "convention", "num_frames", "num_anomalous"),
+    [
+        (UCF, Convention(), 1_111_808, 84_182),
+        (UCF, Convention(ends="inclusive"), 1_111_808, 84_331),
+        (UCF, Convention("cut-16"), 1_109_824, None),
+        (UCF, Convention("pad-16"), 1_114_144, 84_182),
+        (XD, Convention(), 2_335_801, 538_324),
+        (XD, Convention(ends="inclusive"), 2_335_801, 539_562),
+    ],
+)
+def test_official_totals(shared_data, name, convention, num_frames, num_anomalous):
+    folder = shared_data / "annotations"
+    builder = {UCF: ucf_crime, XD: xd_violence}[name]
+    records = builder(
+        folder / f"{name}_temporal.txt", lengths=folder / f"{name}_test_lengths.csv"
+    ).records
+    fields = ("label", "num_frames", "annotations")
+    videos = pd.DataFrame(
+        {field: [getattr(record, field) for record in records] for field in fields},
+        index=[record.video_id for record in records],
+    )
+    chosen = with_ground_truth(videos, folder, convention, [])
+    assert chosen["num_frames"].sum() == num_frames
+    anomalous = sum(stop - start for ranges in chosen["annotations"] for start, stop in ranges)
+    if num_anomalous is not None:
+        assert anomalous == num_anomalous
+    assert all(stop <= row.num_frames for row in chosen.itertuples() for _, stop in row.annotations)
+
+
+@pytest.mark.parametrize(
+    ("length", "expected"), [("true", (33, 16)), ("cut-16", (32, 16)), ("pad-16", (48, 16))]
+)
+def test_lengths(length, expected):
+    assert tuple(map(Convention(length).num_frames, (33, 16))) == expected
+
+
+def test_inclusive_ends_join_ranges_that_then_touch():
+    videos = pd.DataFrame(
+        {"label": ["anomalous"], "num_frames": [50], "annotations": [((0, 10), (11, 20))]},
+        index=["a"],
+    )
+    chosen = with_ground_truth(videos, None, Convention(ends="inclusive"), [])
+    assert chosen["annotations"]["a"] == ((0, 21),)
