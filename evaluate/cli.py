@@ -94,6 +94,18 @@ def evaluate_scores(
     _print_metrics(metrics, results)
 
 
+def report(
+    results: Annotated[Path, typer.Argument(help="A results' folder.")],
+) -> None:
+    """Make report.html again, with what `explain` or `layers` have added to the folder."""
+    from rich.console import Console
+
+    from hiprobe.evaluate.report import render_results
+
+    render_results(results)
+    Console(highlight=False).print(f"report: {results / 'report.html'}", markup=False)
+
+
 def compare(
     results_a: Annotated[Path, typer.Argument(help="A results' folder.")],
     results_b: Annotated[Path, typer.Argument(help="Another, of the same videos.")],

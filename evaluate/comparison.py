@@ -6,19 +6,17 @@ both, so what is hard for both cancels out.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from hiprobe.evaluate.ground_truth import listing
 from hiprobe.evaluate.metrics import Interval, Ranking
-from hiprobe.store import HiProbeError, parse_annotations
-from hiprobe.store.ground_truth import anomalous_frame_counts
+from hiprobe.evaluate.results import Results
+from hiprobe.store import HiProbeError, format_annotations
 
 METRICS = ("auc", "ap", "pr_auc_trapezoid")
 SCORES = {"raw": "score", "smoothed": "smoothed"}
@@ -48,26 +46,6 @@ class Difference:
     def is_clear(self) -> bool:
         """Whether the interval leaves 0 out."""
         return self.interval.low > 0 or self.interval.high < 0
-
-
-@dataclass(frozen=True)
-class Results:
-    """What a results' folder says of every segment.
-
-    Attributes
-    ----------
-    folder : Path
-    videos : dict of str to (str, int)
-        Annotations and number of frames of each video.
-    convention : dict
-    segments : DataFrame
-        ``video_id, start_frame, stop_frame, score, smoothed``.
-    """
-
-    folder: Path
-    videos: dict[str, tuple[str, int]]
-    convention: dict[str, Any]
-    segments: pd.DataFrame
 
 
 def compare(
@@ -103,9 +81,9 @@ def compare(
     HiProbeError
         A folder holds no results, the ground truth differs, or the test set has one class only.
     """
-    a, b = read_results(folder_a), read_results(folder_b)
+    a, b = Results.read(folder_a), Results.read(folder_b)
     videos = _common_videos(a, b, common_videos)
-    rankings = [_ranking(results, videos, scores) for results in (a, b)]
+    rankings = [results.ranking(SCORES[scores], videos) for results in (a, b)]
     point = [_values(ranking, None) for ranking in rankings]
     if point[0] is None or point[1] is None:
         raise HiProbeError(
@@ -131,53 +109,23 @@ def compare(
         "scores": scores,
         "num_videos": len(videos),
         "num_videos_left_out": len(a.videos.keys() ^ b.videos.keys()),
-        "ground_truth": a.convention,
+        "ground_truth": a.metrics["ground_truth"],
         "bootstrap": {"num_resamples": len(draws), "seed": seed, "unit": "video", "paired": True},
     }
 
 
-def read_results(folder: Path) -> Results:
-    """Read the scores and the ground truth of a results' folder.
-
-    Raises
-    ------
-    HiProbeError
-        Results are missing, not whole, or of an older hiprobe.
-    """
-    try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        content = json.loads((folder / "intervals.json").read_text(encoding="utf-8"))
-        segments = pd.read_csv(
-            folder / "scores.csv", dtype={"video_id": str}, keep_default_na=False
-        )
-        videos = {
-            video_id: (video["annotations"], int(video["num_frames"]))
-            for video_id, video in content["videos"].items()
-        }
-        return Results(folder, videos, metrics["ground_truth"], segments)
-    except FileNotFoundError as error:
-        raise HiProbeError(
-            f"{error.filename}: no such file. Give a folder that `hiprobe evaluate` or "
-            "`hiprobe evaluate-scores` wrote."
-        ) from None
-    except (ValueError, KeyError) as error:
-        raise HiProbeError(
-            f"{folder}: not whole results of this hiprobe ({error!r}). Evaluate again."
-        ) from error
-
-
 def _common_videos(a: Results, b: Results, common_videos: bool) -> list[str]:
     """Ids of the videos to compare on, in A's order."""
-    if a.convention != b.convention:
+    conventions = [results.metrics["ground_truth"] for results in (a, b)]
+    if conventions[0] != conventions[1]:
         raise HiProbeError(
-            f"{b.folder}: its ground truth is {b.convention}, that of {a.folder} is "
-            f"{a.convention}. Evaluate both with the same --length and --ends."
+            f"{b.folder}: its ground truth is {conventions[1]}, that of {a.folder} is "
+            f"{conventions[0]}. Evaluate both with the same --length and --ends."
         )
     problems = [
-        f"{video_id}: {b.videos[video_id][1]} frames, annotations {b.videos[video_id][0] or 'none'}"
-        f", expected {num_frames}, {annotations or 'none'}"
-        for video_id, (annotations, num_frames) in a.videos.items()
-        if video_id in b.videos and b.videos[video_id] != (annotations, num_frames)
+        f"{video_id}: {_truth(b, video_id)}, expected {_truth(a, video_id)}"
+        for video_id in a.videos
+        if video_id in b.videos and _truth(a, video_id) != _truth(b, video_id)
     ]
     if problems:
         raise HiProbeError(
@@ -200,19 +148,10 @@ def _common_videos(a: Results, b: Results, common_videos: bool) -> list[str]:
     return common
 
 
-def _ranking(results: Results, videos: list[str], scores: str) -> Ranking:
-    position = {video_id: i for i, video_id in enumerate(videos)}
-    segments = results.segments[results.segments["video_id"].isin(videos)]
-    video = segments["video_id"].map(position).to_numpy()
-    start, stop = segments["start_frame"].to_numpy(), segments["stop_frame"].to_numpy()
-    num_anomalous = np.zeros(len(segments), dtype=np.int64)
-    for video_id in videos:
-        ranges = parse_annotations(results.videos[video_id][0])
-        if ranges:
-            own = video == position[video_id]
-            num_anomalous[own] = anomalous_frame_counts(start[own], stop[own], ranges)
-    values = segments[SCORES[scores]].to_numpy(dtype=np.float64)
-    return Ranking(values, num_anomalous, stop - start - num_anomalous, video)
+def _truth(results: Results, video_id: str) -> str:
+    video = results.videos[video_id]
+    ranges = format_annotations(video["annotations"]) or "none"
+    return f"{video['num_frames']} frames, annotations {ranges}"
 
 
 def _values(ranking: Ranking, weights: np.ndarray | None) -> np.ndarray | None:

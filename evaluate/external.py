@@ -24,6 +24,7 @@ from hiprobe.evaluate.ground_truth import (
     listing,
     with_ground_truth,
 )
+from hiprobe.evaluate.report import render_results
 from hiprobe.evaluate.results import write_results
 from hiprobe.evaluate.scored import measure
 from hiprobe.store import HiProbeError, ManifestError, file_digest, read_manifest
@@ -113,6 +114,7 @@ def run_evaluate_scores(
     }
     on_step("writing the report")
     write_results(config.results, scored, metrics)
+    render_results(config.results)
     return metrics
 
 

@@ -22,6 +22,7 @@ from hiprobe.evaluate.ground_truth import (
     describe,
 )
 from hiprobe.evaluate.localization import DEFAULT_SIGMA
+from hiprobe.evaluate.report import render_results
 from hiprobe.evaluate.results import write_results
 from hiprobe.evaluate.scored import measure
 from hiprobe.store import FeatureStore, HiProbeError, Probe
@@ -99,6 +100,7 @@ def run_evaluate(
     }
     on_step("writing the report")
     write_results(config.results, scored, metrics, probe)
+    render_results(config.results)
     return metrics
 
 

@@ -1,11 +1,15 @@
 """One self-contained `report.html`: figures, curves of every video, provenance.
 
+It is made from the results' folder alone (`render_results`, ``hiprobe report``), so it can be made
+again when ``hiprobe explain`` has added descriptions or ``hiprobe layers`` a layer analysis.
+
 Plotly draws it in the browser, from data inside the page; a video's curve is drawn when it
 scrolls into view and dropped when it is far away, so that 800 videos open as quickly as ten.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,14 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from hiprobe.evaluate.results import Results
 from hiprobe.store.ground_truth import anomalous_frame_counts
 from hiprobe.store.manifest import Annotations
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCORE_DECIMALS = 4
+CURVE_POINTS = 500
 LAYER_METRICS = ("kl_divergence", "ldr", "entropy")
 UNDEFINED = "undefined here: not measured, or it needs frames of both classes"
 
@@ -38,6 +45,10 @@ class ReportVideo:
     scores, smoothed : (segment,) float64
     intervals, annotations : tuple of (int, int)
         Detected and true anomalous frame ranges, half-open.
+    descriptions : tuple of dict
+        Lines of ``descriptions.jsonl``.
+    thumbnails : tuple of dict
+        ``frame``, ``score`` and ``jpeg`` (base64) of the peaks.
     """
 
     video_id: str
@@ -51,6 +62,8 @@ class ReportVideo:
     smoothed: np.ndarray
     intervals: Annotations
     annotations: Annotations
+    descriptions: tuple[dict[str, Any], ...] = ()
+    thumbnails: tuple[dict[str, Any], ...] = ()
 
     @property
     def group(self) -> str:
@@ -89,6 +102,8 @@ class ReportContent:
     videos : list of ReportVideo
     provenance : dict
     warnings : list of str
+    analysis : dict or None
+        What ``hiprobe layers`` found: ``table``, ``tsne`` (lists by column) and ``summary``.
     """
 
     title: str
@@ -101,6 +116,121 @@ class ReportContent:
     videos: list[ReportVideo]
     provenance: dict[str, Any]
     warnings: list[str]
+    analysis: dict[str, Any] | None = None
+
+
+def render_results(folder: Path) -> None:
+    """Make ``report.html`` of a results' folder from what lies in it.
+
+    Beside the results themselves: ``descriptions.jsonl`` of `hiprobe explain`,
+    ``thumbnails.json``, and in ``layers/`` the tables of `hiprobe layers`.
+
+    Raises
+    ------
+    HiProbeError
+        The folder holds no whole results.
+    """
+    results = Results.read(folder)
+    metrics = results.metrics
+    true, false = results.ranking("smoothed").counts()
+    thin = np.unique(np.linspace(0, len(true) - 1, min(len(true), CURVE_POINTS)).astype(int))
+    recall = true[thin] / max(true[-1], 1)
+    precision = true[thin] / np.maximum(true[thin] + false[thin], 1)
+    content = ReportContent(
+        title=_title(metrics),
+        metrics=metrics,
+        layers=metrics.get("layers", {}),
+        chosen_layer=metrics.get("layer", 0),
+        threshold=metrics["threshold"],
+        roc=(
+            np.concatenate([[0.0], false[thin] / max(false[-1], 1)]),
+            np.concatenate([[0.0], recall]),
+        ),
+        pr=(np.concatenate([[0.0], recall]), np.concatenate([[1.0], precision])),
+        videos=_report_videos(results),
+        provenance=metrics["provenance"],
+        warnings=metrics["warnings"],
+        analysis=_read_analysis(folder / "layers"),
+    )
+    write_report(folder / "report.html", content)
+
+
+def _title(metrics: dict[str, Any]) -> str:
+    provenance = metrics["provenance"]
+    if "store" not in provenance:
+        return Path(provenance["scores"]["path"]).name
+    return f"{Path(provenance['store']['model']['id']).name}, layer {metrics['layer']}"
+
+
+def _report_videos(results: Results) -> list[ReportVideo]:
+    descriptions = _read_descriptions(results)
+    path = results.folder / "thumbnails.json"
+    thumbnails = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    segments = dict(list(results.segments.groupby("video_id", sort=False)))
+    return [
+        ReportVideo(
+            video_id=video_id,
+            label=video["label"],
+            category=video["category"],
+            fps=video["fps"] or math.nan,
+            num_frames=video["num_frames"],
+            start_frames=segments[video_id]["start_frame"].to_numpy(),
+            stop_frames=segments[video_id]["stop_frame"].to_numpy(),
+            scores=segments[video_id]["score"].to_numpy(dtype=np.float64),
+            smoothed=segments[video_id]["smoothed"].to_numpy(dtype=np.float64),
+            intervals=tuple((one["start_frame"], one["stop_frame"]) for one in video["anomalous"]),
+            annotations=video["annotations"],
+            descriptions=descriptions.get(video_id, ()),
+            thumbnails=tuple(thumbnails.get(video_id, ())),
+        )
+        for video_id, video in results.videos.items()
+    ]
+
+
+def _read_descriptions(results: Results) -> dict[str, tuple[dict[str, Any], ...]]:
+    """Descriptions of the intervals as they are now, by video, in the order of time."""
+    path = results.folder / "descriptions.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    found: dict[str, list[dict[str, Any]]] = {}
+    for text in lines:
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue  # torn: `hiprobe explain` was killed while it wrote
+        video = results.videos.get(line.get("video_id"))
+        if video is None or "text" not in line:
+            continue
+        interval = (line["start_frame"], line["stop_frame"])
+        if interval in {(one["start_frame"], one["stop_frame"]) for one in video[line["kind"]]}:
+            found.setdefault(line["video_id"], []).append(line)
+    return {
+        video_id: tuple(sorted(lines, key=lambda line: line["start_frame"]))
+        for video_id, lines in found.items()
+    }
+
+
+def _read_analysis(folder: Path) -> dict[str, Any] | None:
+    """The tables of ``hiprobe layers``, if they are there."""
+    if not (folder / "summary.json").exists():
+        return None
+    tables = {name: pd.read_csv(folder / f"{name}.csv") for name in ("layers", "tsne")}
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    columns = ("layer", "saliency", "silhouette", "cv_auc", "cv_auc_std", "chosen_share")
+    return {
+        "table": {name: _rounded(tables["layers"][name].to_numpy()) for name in columns},
+        "tsne": [
+            {
+                "layer": int(layer),
+                **{
+                    label: [_rounded(own[axis].to_numpy()) for axis in ("x", "y")]
+                    for label in ("normal", "anomalous")
+                    for own in [points[points["label"] == label]]
+                },
+            }
+            for layer, points in tables["tsne"].groupby("layer")
+        ],
+        "summary": summary,
+    }
 
 
 def write_report(path: Path, content: ReportContent) -> None:
@@ -135,7 +265,13 @@ def _environment(metrics: dict[str, Any]) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": _figure, "range": _range, "count": _count, "plain": _plain}
+    environment.filters |= {
+        "figure": _figure,
+        "range": _range,
+        "count": _count,
+        "plain": _plain,
+        "span": _span,
+    }
     environment.globals["metric"] = lambda *keys: _lookup(metrics, *keys)
     return environment
 
@@ -153,6 +289,7 @@ def _page_data(content: ReportContent, videos: list[ReportVideo]) -> dict[str, A
         "chosenLayer": content.chosen_layer,
         "roc": [_rounded(values) for values in content.roc],
         "pr": [_rounded(values) for values in content.pr],
+        "analysis": content.analysis,
         "videos": [_video_data(video) for video in videos],
     }
 
@@ -167,6 +304,7 @@ def _video_data(video: ReportVideo) -> dict[str, Any]:
         "smoothed": _rounded(video.smoothed),
         "intervals": video.intervals,
         "annotations": video.annotations,
+        "thumbnails": video.thumbnails,
     }
 
 
@@ -244,6 +382,14 @@ def _count(value: int | None) -> Markup:
 def _plain(value: float | None, reason: str) -> Markup:
     """Format a number that is no share to four digits."""
     return Markup("{:#.4g}").format(value) if _is_number(value) else _dash(reason)
+
+
+def _span(line: dict[str, Any]) -> str:
+    """Frames and, where the frame rate is known, seconds of an interval."""
+    text = f"frames {line['start_frame']}–{line['stop_frame']}"
+    if line.get("start_seconds") is None:
+        return text
+    return f"{text}, {line['start_seconds']:.1f}–{line['stop_seconds']:.1f} s"
 
 
 def _flatten(content: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -1,20 +1,24 @@
-"""Writing the results' folder: `scores.csv`, `intervals.json`, `report.html`, `metrics.json`."""
+"""The results' folder: `scores.csv`, `intervals.json`, `thumbnails.json`, `metrics.json`, a report.
+
+The files are the interface: the report and comparisons are made from them alone.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 
 from hiprobe.evaluate.localization import intervals
-from hiprobe.evaluate.report import ReportContent, ReportVideo, write_report
+from hiprobe.evaluate.metrics import Ranking
 from hiprobe.evaluate.scored import ScoredSegments
-from hiprobe.store import Probe, format_annotations
-
-CURVE_POINTS = 500
+from hiprobe.store import HiProbeError, Probe, format_annotations, parse_annotations
+from hiprobe.store.ground_truth import anomalous_frame_counts
 
 
 def write_results(
@@ -27,15 +31,87 @@ def write_results(
     folder : Path
     scored : ScoredSegments
     metrics : dict
-        The content of ``metrics.json``.
+        The content of ``metrics.json``; of the probe its layers are added.
     probe : Probe, optional
         What made the scores; None for those of other methods.
     """
+    if probe is not None:
+        metrics |= {"layer": probe.layer, "layers": probe.layers}
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").unlink(missing_ok=True)
     _write_scores(folder / "scores.csv", scored)
     _write_json(folder / "intervals.json", _intervals(scored))
-    write_report(folder / "report.html", _report(scored, metrics, probe))
     _write_json(folder / "metrics.json", metrics)
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a results' folder holds.
+
+    Attributes
+    ----------
+    folder : Path
+    metrics : dict
+        The content of ``metrics.json``.
+    videos : dict of str to dict
+        Of ``intervals.json``: label, category, fps, num_frames, annotations (half-open frame
+        ranges), anomalous and normal intervals.
+    segments : DataFrame
+        ``video_id, segment, start_frame, stop_frame, score, smoothed, anomalous``.
+    """
+
+    folder: Path
+    metrics: dict[str, Any]
+    videos: dict[str, dict[str, Any]]
+    segments: pd.DataFrame
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read a results' folder.
+
+        Raises
+        ------
+        HiProbeError
+            Results are missing, not whole, or of another hiprobe.
+        """
+        try:
+            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+            content = json.loads((folder / "intervals.json").read_text(encoding="utf-8"))
+            segments = pd.read_csv(
+                folder / "scores.csv", dtype={"video_id": str}, keep_default_na=False
+            )
+            videos = {
+                video_id: video | {"annotations": parse_annotations(video["annotations"])}
+                for video_id, video in content["videos"].items()
+            }
+            for name in ("ground_truth", "threshold", "provenance", "smoothed"):
+                metrics[name]
+            segments[["video_id", "start_frame", "stop_frame", "score", "smoothed"]]
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise HiProbeError(
+                f"{error.filename}: no such file. Give a folder that `hiprobe evaluate` or "
+                "`hiprobe evaluate-scores` wrote."
+            ) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise HiProbeError(
+                f"{folder}: not whole results of this hiprobe ({error!r}). Evaluate again."
+            ) from error
+        return cls(folder, metrics, videos, segments)
+
+    def ranking(self, column: str, video_ids: list[str] | None = None) -> Ranking:
+        """Rank the segments of all videos, or of some, by ``score`` or ``smoothed``."""
+        chosen = list(self.videos) if video_ids is None else video_ids
+        position = {video_id: i for i, video_id in enumerate(chosen)}
+        segments = self.segments[self.segments["video_id"].isin(chosen)]
+        video = segments["video_id"].map(position).to_numpy()
+        start, stop = segments["start_frame"].to_numpy(), segments["stop_frame"].to_numpy()
+        num_anomalous = np.zeros(len(segments), dtype=np.int64)
+        for video_id in chosen:
+            if ranges := self.videos[video_id]["annotations"]:
+                own = video == position[video_id]
+                num_anomalous[own] = anomalous_frame_counts(start[own], stop[own], ranges)
+        scores = segments[column].to_numpy(dtype=np.float64)
+        return Ranking(scores, num_anomalous, stop - start - num_anomalous, video)
 
 
 def _write_scores(path: Path, scored: ScoredSegments) -> None:
@@ -59,21 +135,17 @@ def _write_scores(path: Path, scored: ScoredSegments) -> None:
             )
 
 
-def _detected(scored: ScoredSegments, index: int) -> list[tuple[int, int]]:
-    own = scored.video == index
-    return intervals(scored.is_anomalous[own], scored.start_frame[own], scored.stop_frame[own])
-
-
 def _intervals(scored: ScoredSegments) -> dict[str, Any]:
     """Per video, the anomalous and the normal intervals, in frames and seconds."""
     content = {}
     for index, (video_id, row) in enumerate(scored.videos.iterrows()):
         own = scored.video == index
         start, stop = scored.start_frame[own], scored.stop_frame[own]
-        fps = float(row["fps"])
+        fps = float(row["fps"]) if np.isfinite(row["fps"]) else None
         content[str(video_id)] = {
             "label": row["label"],
-            "fps": fps if np.isfinite(fps) else None,
+            "category": row["category"],
+            "fps": fps,
             "num_frames": int(row["num_frames"]),
             "annotations": format_annotations(row["annotations"]),
             **{
@@ -81,8 +153,8 @@ def _intervals(scored: ScoredSegments) -> dict[str, Any]:
                     {
                         "start_frame": first,
                         "stop_frame": last,
-                        "start_seconds": _seconds(first, fps),
-                        "stop_seconds": _seconds(last, fps),
+                        "start_seconds": round(first / fps, 3) if fps else None,
+                        "stop_seconds": round(last / fps, 3) if fps else None,
                     }
                     for first, last in intervals(flags, start, stop)
                 ]
@@ -95,57 +167,7 @@ def _intervals(scored: ScoredSegments) -> dict[str, Any]:
     return {"threshold": scored.threshold, "videos": content}
 
 
-def _seconds(frame: int, fps: float) -> float | None:
-    """Time of a frame; None where the frame rate is not known."""
-    return round(frame / fps, 3) if np.isfinite(fps) else None
-
-
-def _report(scored: ScoredSegments, metrics: dict[str, Any], probe: Probe | None) -> ReportContent:
-    true, false = scored.ranking(scored.smoothed).counts()
-    thin = np.unique(np.linspace(0, len(true) - 1, min(len(true), CURVE_POINTS)).astype(int))
-    recall = true[thin] / max(true[-1], 1)
-    videos = []
-    for index, (video_id, row) in enumerate(scored.videos.iterrows()):
-        own = scored.video == index
-        videos.append(
-            ReportVideo(
-                video_id=str(video_id),
-                label=row["label"],
-                category=row["category"],
-                fps=float(row["fps"]),
-                num_frames=int(row["num_frames"]),
-                start_frames=scored.start_frame[own],
-                stop_frames=scored.stop_frame[own],
-                scores=scored.raw[own],
-                smoothed=scored.smoothed[own],
-                intervals=tuple(_detected(scored, index)),
-                annotations=row["annotations"],
-            )
-        )
-    if probe is None:
-        title = Path(metrics["provenance"]["scores"]["path"]).name
-    else:
-        model = Path(metrics["provenance"]["store"]["model"]["id"]).name
-        title = f"{model}, layer {probe.layer}"
-    return ReportContent(
-        title=title,
-        metrics=metrics,
-        layers={} if probe is None else probe.layers,
-        chosen_layer=0 if probe is None else probe.layer,
-        threshold=scored.threshold,
-        roc=(
-            np.concatenate([[0.0], false[thin] / max(false[-1], 1)]),
-            np.concatenate([[0.0], recall]),
-        ),
-        pr=(
-            np.concatenate([[0.0], recall]),
-            np.concatenate([[1.0], true[thin] / np.maximum(true[thin] + false[thin], 1)]),
-        ),
-        videos=videos,
-        provenance=metrics["provenance"],
-        warnings=metrics["warnings"],
-    )
-
-
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    partial.replace(path)

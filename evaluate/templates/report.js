@@ -130,7 +130,61 @@ function drawVideo(article) {
       ...(low === 0 && high === 1 ? { tickvals: [0, 0.5, 1] } : { nticks: 4 }),
     },
   }), CONFIG);
+  showThumbnails(article);
   article.dataset.drawn = "1";
+}
+
+// What the model saw at the peaks; pictures of videos out of sight do not exist.
+
+function showThumbnails(article) {
+  const strip = article.querySelector(".thumbs");
+  const video = DATA.videos[Number(article.dataset.index)];
+  if (!strip || strip.childElementCount) return;
+  for (const { frame, score, jpeg } of video.thumbnails) {
+    const figure = document.createElement("figure");
+    const image = document.createElement("img");
+    image.src = `data:image/jpeg;base64,${jpeg}`;
+    image.alt = `frame ${frame}`;
+    const caption = document.createElement("figcaption");
+    const time = video.fps ? ` · ${(frame / video.fps).toFixed(1)} s` : "";
+    caption.textContent = `frame ${frame}${time} · ${score.toFixed(3)}`;
+    figure.append(image, caption);
+    strip.append(figure);
+  }
+}
+
+// Layer analysis, where `hiprobe layers` has made one.
+
+function drawAnalysis() {
+  if (!DATA.analysis) return;
+  const { table, tsne, summary } = DATA.analysis;
+  const last = Math.max(...table.layer);
+  const chosen = { type: "line", yref: "paper", x0: summary.dlsp_layer, x1: summary.dlsp_layer, y0: 0, y1: 1, line: { color: colour("truth"), width: 1.5, dash: "dash" } };
+  const layers = { range: [0.4, last + 0.6], dtick: Math.ceil(last / 12) || 1, title: { text: "layer", standoff: 8 } };
+  const label = { showarrow: false, yref: "paper", y: 1, yanchor: "bottom", x: summary.dlsp_layer, xanchor: sideOf(summary.dlsp_layer, last), text: `DLSP: ${summary.dlsp_layer}`, font: { color: colour("truth") } };
+  const margin = { l: 48, r: 48, t: 26, b: 40 };
+  Plotly.react("layer-auc", [{
+    ...line(table.layer, table.cv_auc, "curve", 2.5, { mode: "lines+markers" }),
+    error_y: { type: "data", array: table.cv_auc_std, color: colour("raw"), thickness: 1, width: 2 },
+    hovertemplate: "layer %{x}<br>AUC %{y:.3f} ± %{error_y.array:.3f}<extra></extra>",
+  }], layout({ margin, xaxis: layers, yaxis: { title: { text: "AUC", standoff: 8 } }, shapes: [chosen], annotations: [label] }), CONFIG);
+  Plotly.react("layer-silhouette", [
+    { x: table.layer, y: table.chosen_share, type: "bar", yaxis: "y2", marker: { color: colour("found"), opacity: 0.45 }, hovertemplate: "layer %{x}<br>chosen in %{y:.0%} of draws<extra></extra>" },
+    { ...line(table.layer, table.silhouette, "curve", 2.5, { mode: "lines+markers" }), hovertemplate: "layer %{x}<br>silhouette %{y:.3f}<extra></extra>" },
+  ], layout({
+    margin, xaxis: layers, yaxis: { title: { text: "silhouette", standoff: 8 } },
+    yaxis2: { overlaying: "y", side: "right", range: [0, 1], tickformat: ".0%", showgrid: false, fixedrange: true },
+    shapes: [chosen], annotations: [label],
+  }), CONFIG);
+  document.querySelectorAll(".tsne").forEach((plot, index) => {
+    const { layer, normal, anomalous } = tsne[index];
+    const cloud = ([x, y], tone, name) => ({ x, y, mode: "markers", name, marker: { color: colour(tone), size: 6, opacity: 0.8 }, hovertemplate: `${name}<extra></extra>` });
+    const bare = { showticklabels: false, showgrid: false };
+    Plotly.react(plot, [cloud(normal, "kl", "normal"), cloud(anomalous, "truth", "anomalous")], layout({
+      margin: { l: 10, r: 10, t: 30, b: 10 }, hovermode: "closest", xaxis: bare, yaxis: { ...bare, scaleanchor: "x" },
+      annotations: [{ showarrow: false, xref: "paper", yref: "paper", x: 0, y: 1, xanchor: "left", yanchor: "bottom", text: `layer ${layer}${layer === summary.dlsp_layer ? " (DLSP)" : ""}` }],
+    }), CONFIG);
+  });
 }
 
 // Only the curves near the viewport exist.
@@ -141,6 +195,7 @@ function watchVideos() {
       if (isIntersecting && !target.dataset.drawn) drawVideo(target);
       if (!isIntersecting && target.dataset.drawn) {
         Plotly.purge(target.querySelector(".curve-plot"));
+        target.querySelector(".thumbs")?.replaceChildren();
         delete target.dataset.drawn;
       }
     }
@@ -166,6 +221,7 @@ function drawAll() {
   const chance = DATA.prevalence === null ? null : [DATA.prevalence, DATA.prevalence];
   drawRates("pr", DATA.pr, chance, "recall", "precision");
   drawSaliency();
+  drawAnalysis();
   ARTICLES.filter((article) => article.dataset.drawn).forEach(drawVideo);
 }
 
