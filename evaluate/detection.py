@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hiprobe.evaluate.localization import intervals
+from hiprobe.store.localization import intervals
 
 if TYPE_CHECKING:
     from hiprobe.evaluate.scored import ScoredSegments

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hiprobe.evaluate.localization import smooth
 from hiprobe.evaluate.scored import ScoredSegments
 from hiprobe.store import (
     DONE,
@@ -29,6 +28,7 @@ from hiprobe.store import (
     read_manifest,
 )
 from hiprobe.store.ground_truth import anomalous_frame_counts, clip_annotations
+from hiprobe.store.localization import smooth
 
 LENGTHS = ("true", "cut-16", "pad-16")
 ENDS = ("exclusive", "inclusive")

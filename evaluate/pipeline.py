@@ -21,11 +21,11 @@ from hiprobe.evaluate.ground_truth import (
     choose_test_videos,
     describe,
 )
-from hiprobe.evaluate.localization import DEFAULT_SIGMA
 from hiprobe.evaluate.report import render_results
 from hiprobe.evaluate.results import write_results
 from hiprobe.evaluate.scored import measure
 from hiprobe.store import FeatureStore, HiProbeError, Probe
+from hiprobe.store.localization import DEFAULT_SIGMA
 
 LIBRARIES = ("hiprobe", "numpy", "scipy", "scikit-learn", "zarr")
 

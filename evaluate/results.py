@@ -14,11 +14,11 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from hiprobe.evaluate.localization import intervals
 from hiprobe.evaluate.metrics import Ranking
 from hiprobe.evaluate.scored import ScoredSegments
 from hiprobe.store import HiProbeError, Probe, format_annotations, parse_annotations
 from hiprobe.store.ground_truth import anomalous_frame_counts
+from hiprobe.store.localization import intervals
 
 
 def write_results(

@@ -20,7 +20,7 @@ import av
 import numpy as np
 import torch
 import transformers
-from transformers import AutoConfig, AutoModel, AutoProcessor
+from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import cached_file
 
 from hiprobe.extract.internvl_chat import is_internvl_chat, load_internvl_chat
@@ -153,12 +153,10 @@ class Backbone:
 
     def __init__(self, config: BackboneConfig) -> None:
         self.config = config
-        transformers.utils.logging.disable_progress_bar()
-        transformers.utils.logging.set_verbosity_error()
-        self.device = _resolve_device(config.device)
-        model, processor, folder = _load(config, self.device)
+        self.device = resolve_device(config.device)
+        model, processor, folder = load_model(config, self.device)
         self._model, self._processor = model, processor
-        self._weights_digest = _weights_digest(folder)
+        self._weights_digest = weights_digest(folder)
         decoder: Any = getattr(model, "language_model", None)
         if not hasattr(decoder, "layers") or not hasattr(decoder, "norm"):
             raise ModelError(
@@ -307,7 +305,8 @@ def _call_options(processor: Any) -> dict[str, Any]:
     return options
 
 
-def _resolve_device(device: str) -> torch.device:
+def resolve_device(device: str) -> torch.device:
+    """Read ``--device``; 'auto' is a GPU where there is one."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -319,7 +318,25 @@ def _resolve_device(device: str) -> torch.device:
     return resolved
 
 
-def _load(config: BackboneConfig, device: torch.device) -> tuple[Any, Any, Path]:
+def load_model(
+    config: BackboneConfig, device: torch.device, *, with_head: bool = False
+) -> tuple[Any, Any, Path]:
+    """Load a model, its processor, and the folder that they came from.
+
+    Parameters
+    ----------
+    config : BackboneConfig
+    device : torch.device
+    with_head : bool
+        With the LM head, to generate text; otherwise the bare model.
+
+    Raises
+    ------
+    ModelError
+        It is missing, of no supported kind, or lacks weights.
+    """
+    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.set_verbosity_error()
     dtype: Any = DTYPES.get(config.dtype)
     if dtype is None:
         dtype = "auto" if device.type == "cuda" else torch.float32
@@ -329,10 +346,11 @@ def _load(config: BackboneConfig, device: torch.device) -> tuple[Any, Any, Path]
             whole, processor, folder = load_internvl_chat(
                 config.model, revision=config.revision, dtype=dtype, **_load_options(config, device)
             )
-            return _placed(whole.model, config, device), processor, folder
+            return _placed(whole if with_head else whole.model, config, device), processor, folder
         model_config = AutoConfig.from_pretrained(config.model, revision=config.revision)
         processor = AutoProcessor.from_pretrained(config.model, revision=config.revision)
-        model, loading = AutoModel.from_pretrained(
+        auto_class = AutoModelForImageTextToText if with_head else AutoModel
+        model, loading = auto_class.from_pretrained(
             config.model,
             config=model_config,
             revision=config.revision,
@@ -376,7 +394,7 @@ def _load_options(config: BackboneConfig, device: torch.device) -> dict[str, Any
     return options
 
 
-def _weights_digest(folder: Path) -> str:
+def weights_digest(folder: Path) -> str:
     """SHA-256 over the checkpoint's weight files, in the order of their names."""
     digest = hashlib.sha256()
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):

@@ -19,7 +19,6 @@ import pandas as pd
 from scipy.special import expit
 
 from hiprobe.evaluate.ground_truth import attach_ground_truth, choose_test_videos
-from hiprobe.evaluate.localization import DEFAULT_SIGMA, smooth
 from hiprobe.evaluate.metrics import f1_score
 from hiprobe.evaluate.scored import ScoredSegments
 from hiprobe.probe.pipeline import ProbeConfig, draw_videos, samples_of, training_videos
@@ -27,6 +26,7 @@ from hiprobe.probe.saliency import METRICS, LayerStatistics, dlsp, layer_statist
 from hiprobe.probe.samples import Samples
 from hiprobe.probe.scorers import DEFAULT_L2, SCORERS, fit_scorer
 from hiprobe.store import FeatureStore, HiProbeError, check_same_features
+from hiprobe.store.localization import DEFAULT_SIGMA, smooth
 from hiprobe.store.scorers import Scorer
 
 EXPERIMENT = ("store", "fraction", "num_videos", "seed")

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from hiprobe.evaluate.localization import smooth
 from hiprobe.evaluate.metrics import Ranking
 from hiprobe.probe.saliency import dlsp, layer_statistics
 from hiprobe.probe.samples import choose_videos, make_samples
 from hiprobe.probe.scorers import DEFAULT_L2, PAPER_L2, fit_logistic
 from hiprobe.store import FeatureStore
 from hiprobe.store.ground_truth import anomalous_frame_counts
+from hiprobe.store.localization import smooth
 
 
 @dataclass(frozen=True)

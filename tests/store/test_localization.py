@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiprobe.evaluate.localization import intervals, smooth
+from hiprobe.store.localization import intervals, smooth
 
 
 def test_smoothing_is_a_gaussian_in_segments():

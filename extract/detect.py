@@ -1,0 +1,231 @@
+"""Anomalies of one video as it plays: the model up to layer l*, the scorer, the intervals.
+
+Run by ``hiprobe detect``, the paper's real-time mode. Scores equal those of `extract` and
+`evaluate`; only a few segments are in memory at a time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiprobe.extract.backbone import Backbone, BackboneConfig
+from hiprobe.extract.generation import MAX_NEW_TOKENS, Describer
+from hiprobe.extract.overlap import read_ahead
+from hiprobe.extract.segments import segment_ranges
+from hiprobe.extract.video import SegmentReader, VideoInfo, inspect_video
+from hiprobe.store import HiProbeError, Probe, write_errors
+from hiprobe.store.localization import DEFAULT_SIGMA, intervals, smooth
+
+SEGMENTS_AHEAD = 4
+DESCRIBED_KEYFRAMES = 16
+
+
+@dataclass(frozen=True)
+class DetectConfig:
+    """One detection.
+
+    Attributes
+    ----------
+    video, probe : Path
+    backbone : BackboneConfig
+        Model, device, attention; prompt and layer are the probe's, and so is the dtype unless it
+        is given.
+    sigma : float
+        Width of the smoothing kernel in segments.
+    threshold : float or None
+        None takes the probe's.
+    """
+
+    video: Path
+    probe: Path
+    backbone: BackboneConfig
+    sigma: float = DEFAULT_SIGMA
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What was found.
+
+    Attributes
+    ----------
+    video : VideoInfo
+    start_frames, stop_frames : (segment,) int64
+        Half-open.
+    raw, smoothed : (segment,) float64 in [0, 1]
+    threshold : float
+    provenance : dict
+    notes : list of str
+        What to keep in mind: packets that could not be decoded, frames that are missing.
+    """
+
+    video: VideoInfo
+    start_frames: np.ndarray
+    stop_frames: np.ndarray
+    raw: np.ndarray
+    smoothed: np.ndarray
+    threshold: float
+    provenance: dict[str, Any]
+    notes: list[str]
+
+    @property
+    def intervals(self) -> list[tuple[int, int]]:
+        """Anomalous frame ranges, half-open."""
+        return intervals(self.smoothed > self.threshold, self.start_frames, self.stop_frames)
+
+
+# Called with the video, all segments' (start_frame, stop_frame) so far, and their raw scores.
+OnSegment = Callable[[VideoInfo, list[tuple[int, int]], list[float]], None]
+
+
+def detect(
+    config: DetectConfig, on_segment: OnSegment = lambda video, ranges, scores: None
+) -> Detection:
+    """Score a video's segments one after the other, then smooth and localize.
+
+    Parameters
+    ----------
+    config : DetectConfig
+    on_segment : callable
+        Called after each segment.
+
+    Raises
+    ------
+    HiProbeError
+        The video cannot be read, or the model is not the probe's.
+    """
+    probe, video = Probe.load(config.probe), inspect_video(config.video)
+    settings = probe.store["provenance"]
+    backbone = _load(config, probe)
+    segment_frames = settings["segment_frames"]
+    reader = SegmentReader(
+        config.video,
+        segment_ranges(video.num_frames, None if segment_frames == "whole" else segment_frames),
+        settings["keyframes"],
+    )
+    ranges: list[tuple[int, int]] = []
+    scores: list[float] = []
+    for segment in read_ahead([reader], iter, num_threads=1, depth=SEGMENTS_AHEAD):
+        states = backbone.states(backbone.prepare([segment], video.fps))
+        ranges.append((segment.start_frame, segment.stop_frame))
+        scores.append(float(probe.score(states[0])[0]))
+        on_segment(video, ranges, scores)
+    raw = np.array(scores)
+    if not np.isfinite(raw).all():
+        raise HiProbeError(
+            f"{config.video}: the score of segment {int(np.argmin(np.isfinite(raw)))} is not "
+            "finite. Half precision may have overflowed: try --dtype bfloat16 or float32."
+        )
+    starts, stops = np.array(ranges, dtype=np.int64).reshape(-1, 2).T
+    return Detection(
+        video=video,
+        start_frames=starts,
+        stop_frames=stops,
+        raw=raw,
+        smoothed=smooth(raw, config.sigma) if len(raw) else raw,
+        threshold=probe.threshold["value"] if config.threshold is None else config.threshold,
+        provenance=_provenance(config, probe, backbone),
+        notes=_notes(video, reader),
+    )
+
+
+def describe_intervals(config: DetectConfig, detection: Detection, prompt: str) -> list[str]:
+    """Let the model describe each anomalous interval, in their order."""
+    found = detection.intervals
+    if not found:
+        return []
+    describer = Describer(config.backbone, MAX_NEW_TOKENS)
+    # Contiguous from the first frame on, as a decoder meets them.
+    edges = sorted({0, *(frame for interval in found for frame in interval)})
+    ranges = list(itertools.pairwise(edges))
+    texts = []
+    for segment in SegmentReader(config.video, ranges, DESCRIBED_KEYFRAMES):
+        if ranges[segment.index] in found:
+            texts += describer.describe([segment], [prompt], detection.video.fps)
+    return texts
+
+
+def write_detection(path: Path, detection: Detection, descriptions: list[str]) -> None:
+    """Write what was found as JSON: scores, intervals in frames and seconds, provenance."""
+    fps = detection.video.fps
+    found = [
+        {
+            "start_frame": start,
+            "stop_frame": stop,
+            "start_seconds": round(start / fps, 3),
+            "stop_seconds": round(stop / fps, 3),
+        }
+        for start, stop in detection.intervals
+    ]
+    for interval, text in zip(found, descriptions, strict=False):
+        interval["text"] = text  # type: ignore[assignment]
+    content = {
+        "video": {"fps": fps, "num_frames": detection.video.num_frames},
+        "threshold": detection.threshold,
+        "intervals": found,
+        "segments": [
+            {"start_frame": int(a), "stop_frame": int(b), "score": float(r), "smoothed": float(s)}
+            for a, b, r, s in zip(
+                detection.start_frames,
+                detection.stop_frames,
+                detection.raw,
+                detection.smoothed,
+                strict=True,
+            )
+        ],
+        "notes": detection.notes,
+        "provenance": detection.provenance,
+    }
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _load(config: DetectConfig, probe: Probe) -> Backbone:
+    """Load the model up to the probe's layer, as the probe's store was extracted."""
+    settings = probe.store["provenance"]
+    trained_on = settings["model"]
+    dtype = trained_on["dtype"] if config.backbone.dtype == "auto" else config.backbone.dtype
+    backbone = Backbone(
+        replace(config.backbone, prompt=settings["prompt"], layers=(probe.layer,), dtype=dtype)
+    )
+    own = backbone.describe().provenance["model"]
+    for name in ("weights_digest", "class"):
+        if own[name] != trained_on[name]:
+            raise HiProbeError(
+                f"{config.probe}: was trained on states of another model: {name} is "
+                f"{trained_on[name]!r} ({trained_on['id']}), that of {own['id']} is {own[name]!r}. "
+                "Give the probe's model."
+            )
+    return backbone
+
+
+def _notes(video: VideoInfo, reader: SegmentReader) -> list[str]:
+    notes = []
+    if reader.num_bad_packets:
+        notes.append(f"{reader.num_bad_packets} packet(s) could not be decoded")
+    if reader.num_decoded != video.num_frames:
+        notes.append(f"decoded {reader.num_decoded} of the {video.num_frames} frames announced")
+    return notes
+
+
+def _provenance(config: DetectConfig, probe: Probe, backbone: Backbone) -> dict[str, Any]:
+    libraries = ("hiprobe", "torch", "transformers", "av")
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "video": str(config.video.absolute()),
+        "probe": {"path": str(config.probe.absolute()), "layer": probe.layer},
+        "sigma_segments": config.sigma,
+        **{name: probe.store["provenance"][name] for name in ("segment_frames", "keyframes")},
+        **backbone.describe().provenance,
+        "libraries": {name: version(name) for name in libraries},
+    }

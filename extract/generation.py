@@ -1,0 +1,111 @@
+"""What the model says of a stretch of video: its own `generate`, with the LM head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from hiprobe.extract.backbone import (
+    BackboneConfig,
+    chat_text,
+    load_model,
+    process_segments,
+    resolve_device,
+    weights_digest,
+)
+from hiprobe.extract.video import Segment
+from hiprobe.store import ModelError, VideoError
+
+MAX_NEW_TOKENS = 128
+
+
+class Describer:
+    """A loaded model that answers prompts about segments, greedily.
+
+    Parameters
+    ----------
+    config : BackboneConfig
+        `layers` and `compile` do not count.
+    max_new_tokens : int
+        Longest answer.
+
+    Attributes
+    ----------
+    provenance : dict
+        The model's id, revision, weights digest, class and dtype.
+
+    Raises
+    ------
+    ModelError
+        The model cannot be loaded, or generates no text.
+    """
+
+    def __init__(self, config: BackboneConfig, max_new_tokens: int = MAX_NEW_TOKENS) -> None:
+        self.device = resolve_device(config.device)
+        self._model, self._processor, folder = load_model(config, self.device, with_head=True)
+        self._max_new_tokens = max_new_tokens
+        if not self._model.can_generate():
+            raise ModelError(f"{config.model}: {type(self._model).__name__} generates no text.")
+        self.provenance: dict[str, Any] = {
+            "id": config.model,
+            "revision": getattr(self._model.config, "_commit_hash", None) or config.revision,
+            "weights_digest": weights_digest(folder),
+            "class": type(self._model).__name__,
+            "dtype": str(self._model.dtype).removeprefix("torch."),
+            "load_in": config.load_in,
+        }
+
+    @torch.inference_mode()
+    def describe(
+        self, segments: Sequence[Segment], prompts: Sequence[str], fps: float
+    ) -> list[str]:
+        """Answer a prompt about each segment, as one left-padded batch.
+
+        Parameters
+        ----------
+        segments : sequence of Segment
+            Of one video. A batch that does not fit into memory is halved until it does.
+        prompts : sequence of str
+            One a segment.
+        fps : float
+            The video's frames per second.
+
+        Raises
+        ------
+        VideoError
+            Not even one segment fits into memory.
+        """
+        try:
+            return self._generate(segments, prompts, fps)
+        except torch.OutOfMemoryError as error:
+            if len(segments) == 1:
+                raise VideoError(
+                    f"frames {segments[0].start_frame} to {segments[0].stop_frame} do not fit into "
+                    f"the memory of {self.device}: {error} Use fewer --keyframes."
+                ) from error
+        half = len(segments) // 2
+        parts = (slice(0, half), slice(half, None))
+        return [
+            text for part in parts for text in self.describe(segments[part], prompts[part], fps)
+        ]
+
+    def _generate(
+        self, segments: Sequence[Segment], prompts: Sequence[str], fps: float
+    ) -> list[str]:
+        texts = [chat_text(self._processor, prompt) for prompt in prompts]
+        inputs = process_segments(self._processor, texts, segments, [fps] * len(segments))
+        inputs = inputs.to(self.device, self._model.dtype)
+        tokens = self._model.generate(
+            **inputs,
+            max_new_tokens=self._max_new_tokens,
+            do_sample=False,
+            # A checkpoint's own sampling settings make no sense here, and would warn.
+            temperature=None,
+            top_p=None,
+            top_k=None,
+        )
+        answers = tokens[:, inputs["input_ids"].shape[1] :]
+        decoded = self._processor.batch_decode(answers, skip_special_tokens=True)
+        return [answer.strip() for answer in decoded]

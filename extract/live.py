@@ -1,0 +1,81 @@
+"""What `hiprobe detect` shows while the video plays, and at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from hiprobe.extract.detect import DetectConfig, Detection, detect
+from hiprobe.extract.video import VideoInfo
+
+BARS = "▁▂▃▄▅▆▇█"
+
+
+def detect_live(config: DetectConfig, threshold: float) -> Detection:
+    """Detect, with a growing curve on a terminal, or else a line a segment.
+
+    What is shown live are the raw scores; the closing curve is the smoothed one, for the last
+    segments' smoothed scores depend on those still to come.
+    """
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+
+        def print_segment(
+            video: VideoInfo, ranges: list[tuple[int, int]], scores: list[float]
+        ) -> None:
+            mark = " above the threshold" if scores[-1] > threshold else ""
+            start, stop = ranges[-1]
+            console.print(
+                f"{start / video.fps:8.2f} s  frames {start}-{stop}  {scores[-1]:.4f}{mark}"
+            )
+
+        return detect(config, print_segment)
+    with Live(Text("loading the model"), console=console, refresh_per_second=8) as live:
+
+        def draw(video: VideoInfo, ranges: list[tuple[int, int]], scores: list[float]) -> None:
+            seconds, whole = ranges[-1][1] / video.fps, video.num_frames / video.fps
+            live.update(
+                Group(
+                    curve(scores, threshold, console.width),
+                    Text(
+                        f"{seconds:.1f} of {whole:.1f} s   score {scores[-1]:.3f}   "
+                        f"threshold {threshold:.3f}"
+                    ),
+                )
+            )
+
+        return detect(config, draw)
+
+
+def curve(scores: list[float], threshold: float, width: int) -> Text:
+    """Draw scores as a line of bars, red above the threshold; the last `width` of them."""
+    text = Text()
+    for score in scores[-width:]:
+        bar = BARS[min(int(max(score, 0.0) * len(BARS)), len(BARS) - 1)]
+        text.append(bar, style="bold red" if score > threshold else "cyan")
+    return text
+
+
+def print_detection(detection: Detection, descriptions: list[str], video: Path) -> None:
+    """Print the smoothed curve, the intervals, and what the model says of them."""
+    console = Console(highlight=False)
+    for note in detection.notes:
+        console.print(f"note: {video}: {note}", style="yellow", markup=False)
+    console.print(curve(detection.smoothed.tolist(), detection.threshold, console.width))
+    found, fps = detection.intervals, detection.video.fps
+    console.print(
+        f"{video}: {len(found)} anomalous interval(s) in {detection.video.num_frames / fps:.1f} s, "
+        f"threshold {detection.threshold:.4f}",
+        markup=False,
+    )
+    for index, (start, stop) in enumerate(found):
+        inside = (detection.start_frames < stop) & (detection.stop_frames > start)
+        peak = detection.smoothed[inside].max()
+        console.print(
+            f"  {start / fps:.2f}-{stop / fps:.2f} s (frames {start}:{stop}), up to {peak:.3f}"
+        )
+        if index < len(descriptions):
+            console.print(f"    {descriptions[index]}", markup=False)
