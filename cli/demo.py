@@ -30,7 +30,7 @@ def demo(
     manifest, annotations = out / "manifest.csv", videos / "annotations.csv"
     for command in (
         ["manifest", "folder", videos, "--annotations", annotations, "--out", manifest],
-        ["extract", manifest, store, "--model", model],
+        ["extract", manifest, store, "--model", model, "--thumbnails"],
         ["probe", store, probe],
         ["evaluate", store, probe, results],
     ):

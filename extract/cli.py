@@ -23,6 +23,10 @@ def extract(
     segment_frames: Annotated[
         str, typer.Option(help="Frames of a segment, or 'whole' for one segment a video.")
     ] = "24",
+    thumbnails: Annotated[
+        bool,
+        typer.Option("--thumbnails", help="Keep a picture of each segment, for the report."),
+    ] = False,
     prompt: Annotated[
         str | None, typer.Option(help=f"Text after the video. {DEFAULT_PROMPT_HELP}")
     ] = None,
@@ -107,6 +111,7 @@ def extract(
         ),
         segment_frames=_number_or("whole", "--segment-frames", segment_frames),
         keyframes=keyframes,
+        thumbnails=thumbnails,
         batch_size=_number_or("auto", "--batch-size", batch_size),
         num_readers=readers,
         num_workers=workers,

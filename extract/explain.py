@@ -228,7 +228,8 @@ def _keep_valid(
     today = {interval for own in intervals.values() for interval in own}
     known = {}
     for line in lines if header is not None and not overwrite else []:
-        interval = Interval(**{name: line.get(name) for name in Interval.__dataclass_fields__})
+        values: dict[str, Any] = {name: line.get(name) for name in Interval.__dataclass_fields__}
+        interval = Interval(**values)
         if "text" in line and interval in today:
             known[interval] = line
     header = provenance if header is None or overwrite else header

@@ -17,6 +17,7 @@ import torch
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.overlap import WriteBehind, read_ahead
 from hiprobe.extract.segments import segment_ranges
+from hiprobe.extract.thumbnails import make_thumbnail
 from hiprobe.extract.video import Segment, SegmentReader
 from hiprobe.store import DONE, FAILED, BlockWriter, VideoError, VideoRecord
 
@@ -114,6 +115,7 @@ class _Batch:
     job: Job
     num_segments: int
     inputs: dict[str, torch.Tensor]
+    thumbnails: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -126,10 +128,11 @@ class _End:
 
 @dataclass
 class _OpenVideo:
-    """A video in progress: states that do not fill a block yet."""
+    """A video in progress: states and thumbnails that do not fill a block yet."""
 
     block: int
     waiting: list[np.ndarray] = field(default_factory=list)
+    thumbnails: list[np.ndarray] = field(default_factory=list)
     has_failed: bool = False
 
 
@@ -202,13 +205,22 @@ def _read(
             batch = list(islice(segments, min(batch_size.size, room)))
             if not batch:
                 break
-            yield _Batch(job, len(batch), _prepare(backbone, batch, job))
+            inputs = _prepare(backbone, batch, job)
+            yield _Batch(job, len(batch), inputs, _thumbnails(batch, writer.thumbnail_size))
             position += len(batch)
         note = _check_length(job, reader)
     except VideoError as error:
         yield _End(job, failure=str(error))
     else:
         yield _End(job, num_frames=min(reader.num_decoded, job.num_frames), note=note)
+
+
+def _thumbnails(batch: Sequence[Segment], size: tuple[int, int] | None) -> np.ndarray | None:
+    """Make the segments' thumbnails, of their middle keyframes, if the store keeps them."""
+    if size is None:
+        return None
+    middles = [segment.keyframes[len(segment.keyframes) // 2] for segment in batch]
+    return np.stack([make_thumbnail(picture, size) for picture in middles])
 
 
 def _prepare(backbone: Backbone, batch: Sequence[Segment], job: Job) -> dict[str, torch.Tensor]:
@@ -242,6 +254,8 @@ def _run_batch(
         _commit_failure(writer, behind, job, str(error))
         return Progress(job.record.video_id, outcome=FAILED, reason=str(error))
     video.waiting.append(states)
+    if batch.thumbnails is not None:
+        video.thumbnails.append(batch.thumbnails)
     if sum(part.shape[1] for part in video.waiting) == writer.row_block:
         _write_waiting(video, job, writer, behind)
     return Progress(job.record.video_id, num_segments=batch.num_segments)
@@ -272,8 +286,9 @@ def _finish(
 
 def _write_waiting(video: _OpenVideo, job: Job, writer: BlockWriter, behind: WriteBehind) -> None:
     states = np.concatenate(video.waiting, axis=1)
-    behind.submit(writer.write_block, job.video, video.block, states)
-    video.waiting, video.block = [], video.block + 1
+    thumbnails = np.concatenate(video.thumbnails) if video.thumbnails else None
+    behind.submit(writer.write_block, job.video, video.block, states, thumbnails)
+    video.waiting, video.thumbnails, video.block = [], [], video.block + 1
 
 
 def _commit_failure(writer: BlockWriter, behind: WriteBehind, job: Job, reason: str) -> None:

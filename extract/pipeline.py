@@ -23,6 +23,7 @@ from hiprobe.extract.backbone import Backbone, BackboneConfig, BackboneDescripti
 from hiprobe.extract.extractor import BatchSize, Job, OnProgress, extract_videos
 from hiprobe.extract.parity import recompute
 from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES, segment_ranges
+from hiprobe.extract.thumbnails import THUMBNAIL_SIZE
 from hiprobe.extract.video import SegmentReader, inspect_video
 from hiprobe.store import (
     DONE,
@@ -51,6 +52,7 @@ FIXED_PROVENANCE = (
     "keyframes",
     "layers",
     "numerics",
+    "thumbnails",
 )
 
 
@@ -66,6 +68,8 @@ class ExtractConfig:
         Frames of a segment; None makes each video one segment.
     keyframes : int
         Keyframes per segment, K.
+    thumbnails : bool
+        Keep a small picture of each segment too, for the report.
     batch_size : int or None
         Segments of one video per forward pass; None finds the largest that fits.
     num_readers : int
@@ -91,6 +95,7 @@ class ExtractConfig:
     backbone: BackboneConfig
     segment_frames: int | None = SEGMENT_FRAMES
     keyframes: int = NUM_KEYFRAMES
+    thumbnails: bool = False
     batch_size: int | None = None
     num_readers: int = 2
     num_workers: int = 0
@@ -301,6 +306,7 @@ def _open_writer(config: ExtractConfig, backbone: BackboneDescription) -> StoreW
         "segment_frames": config.segment_frames or "whole",
         "keyframes": config.keyframes,
         "layers": list(backbone.layers),
+        "thumbnails": list(THUMBNAIL_SIZE) if config.thumbnails else None,
     }
     if (config.store / "zarr.json").exists():
         writer = StoreWriter(config.store)
@@ -316,6 +322,7 @@ def _open_writer(config: ExtractConfig, backbone: BackboneDescription) -> StoreW
         config.store,
         layers=backbone.layers,
         num_features=backbone.num_features,
+        thumbnail_size=THUMBNAIL_SIZE if config.thumbnails else None,
         provenance={
             **fixed,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -3,7 +3,8 @@
 ``hiprobe store export`` and ``hiprobe store import``; lossless both ways. The file has the datasets
 ``hidden_states`` (layer, segment, feature), ``layer``, and the tables ``videos/…`` and
 ``segments/…``, a dataset a column, rows as in `FeatureStore.videos` and `FeatureStore.segments`;
-the attribute ``provenance`` is JSON.
+where the store keeps them, ``thumbnail`` (segment, y, x, channel); the attribute ``provenance`` is
+JSON.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from hiprobe.store.errors import StoreError
 from hiprobe.store.manifest import VideoRecord, format_annotations, parse_annotations
 from hiprobe.store.merge import STRUCTURE, write_video
 from hiprobe.store.reader import FeatureStore
-from hiprobe.store.schema import DONE, PENDING
+from hiprobe.store.schema import DONE, PENDING, THUMBNAIL
 from hiprobe.store.writer import PlannedVideo, StoreWriter, write_errors
 
 HDF5_SCHEMA = "hiprobe-hdf5-1"
@@ -66,6 +67,8 @@ def export_hdf5(path: Path, out: Path, on_layer: OnLayer = lambda done, total: N
             file[f"videos/{name}"] = videos[name].to_numpy()
         for name in SEGMENT_COLUMNS:
             file[f"segments/{name}"] = segments[name].to_numpy(dtype=np.int32)
+        if store.thumbnail_size is not None:
+            _write_thumbnails(file, store, store.thumbnail_size)
         _write_states(file, store, on_layer)
     partial.replace(out)
 
@@ -86,6 +89,15 @@ def _write_states(file: h5py.File, store: FeatureStore, on_layer: OnLayer) -> No
         if len(store.segments):
             states[done] = store.layer(layer)
     on_layer(len(store.layers), len(store.layers))
+
+
+def _write_thumbnails(file: h5py.File, store: FeatureStore, size: tuple[int, int]) -> None:
+    shape = (len(store.segments), *size, 3)
+    thumbnails = file.create_dataset(
+        THUMBNAIL, shape, dtype=np.uint8, chunks=(1, *shape[1:]), compression="gzip"
+    )
+    for video_id, rows in store.segments.groupby("video_id").indices.items():
+        thumbnails[rows[0] : rows[-1] + 1] = store.thumbnails(str(video_id))
 
 
 def import_hdf5(path: Path, out: Path, on_video: OnLayer = lambda done, total: None) -> None:
@@ -122,13 +134,14 @@ def import_hdf5(path: Path, out: Path, on_video: OnLayer = lambda done, total: N
 
 def _fill_store(file: h5py.File, out: Path, on_video: OnLayer) -> None:
     provenance = json.loads(file.attrs["provenance"])
-    states = file["hidden_states"]
+    states, thumbnails = file["hidden_states"], file.get(THUMBNAIL)
     writer = StoreWriter.create(
         out,
         layers=[int(layer) for layer in file["layer"][:]],
         num_features=states.shape[2],
         provenance={name: value for name, value in provenance.items() if name not in STRUCTURE},
         row_block=int(file.attrs["row_block"]),
+        thumbnail_size=None if thumbnails is None else thumbnails.shape[1:3],
     )
     videos: dict[str, Any] = {name: file[f"videos/{name}"].asstr()[:] for name in TEXT_COLUMNS}
     videos |= {name: file[f"videos/{name}"][:] for name in NUMBER_COLUMNS}
@@ -144,7 +157,9 @@ def _fill_store(file: h5py.File, out: Path, on_video: OnLayer) -> None:
             }
             if outcome["status"] == DONE:
                 rows = np.flatnonzero(owner == video)
-                write_video(writer, video, states[:, rows[0] : rows[-1] + 1], outcome)
+                own = slice(rows[0], rows[-1] + 1)
+                pictures = None if thumbnails is None else thumbnails[own]
+                write_video(writer, video, states[:, own], outcome, pictures)
             elif outcome["status"] != PENDING:
                 writer.finish_video(video, **_plain(outcome))
         on_video(num_videos, num_videos)

@@ -70,7 +70,11 @@ def merge(
             on_video(done, len(owners))
             if status[positions[video_id]] != DONE:
                 write_video(
-                    writer, positions[video_id], store.video(video_id), store.videos.loc[video_id]
+                    writer,
+                    positions[video_id],
+                    store.video(video_id),
+                    store.videos.loc[video_id],
+                    None if store.thumbnail_size is None else store.thumbnails(video_id),
                 )
         on_video(len(owners), len(owners))
     return len(owners)
@@ -104,7 +108,11 @@ def _check_same_settings(stores: Sequence[FeatureStore]) -> None:
 
 
 def _settings(store: FeatureStore) -> dict[str, Any]:
-    shape = {"num_features": store.num_features, "layers": store.layers}
+    shape = {
+        "num_features": store.num_features,
+        "layers": store.layers,
+        "thumbnail_size": store.thumbnail_size,
+    }
     return shape | {k: v for k, v in store.provenance.items() if k not in OWN_PROVENANCE}
 
 
@@ -121,6 +129,7 @@ def _open(out: Path, stores: Sequence[FeatureStore], parts: Sequence[Path]) -> S
         num_features=stores[0].num_features,
         provenance=provenance | {"merged_from": [str(part) for part in parts]},
         row_block=stores[0].row_block,
+        thumbnail_size=stores[0].thumbnail_size,
     )
 
 
@@ -136,7 +145,11 @@ def _plan(store: FeatureStore, video_id: str) -> PlannedVideo:
 
 
 def write_video(
-    writer: StoreWriter, position: int, states: np.ndarray, outcome: Mapping[str, Any]
+    writer: StoreWriter,
+    position: int,
+    states: np.ndarray,
+    outcome: Mapping[str, Any],
+    thumbnails: np.ndarray | None = None,
 ) -> None:
     """Write a finished video from its states in one piece.
 
@@ -148,9 +161,13 @@ def write_video(
     states : (layer, segment, feature) float32
     outcome : mapping
         ``num_frames``, ``fps``, ``error`` (a note).
+    thumbnails : (segment, y, x, 3) uint8, optional
     """
     for block, start in enumerate(range(0, states.shape[1], writer.row_block)):
-        writer.write_block(position, block, states[:, start : start + writer.row_block])
+        own = slice(start, start + writer.row_block)
+        writer.write_block(
+            position, block, states[:, own], None if thumbnails is None else thumbnails[own]
+        )
     writer.finish_video(
         position,
         status=DONE,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -217,6 +218,46 @@ class FeatureStore:
         self._check_present(states, [video])
         return states
 
+    @property
+    def thumbnail_size(self) -> tuple[int, int] | None:
+        """Height and width of the thumbnails in pixels; None where the store keeps none."""
+        return schema.thumbnail_size(self._group)
+
+    def thumbnails(self, video_id: str, segments: Sequence[int] | None = None) -> np.ndarray:
+        """Read the thumbnails of one video's segments, or of some of them.
+
+        Parameters
+        ----------
+        video_id : str
+        segments : sequence of int, optional
+            Counted from 0 in the video, ascending. Default: all.
+
+        Returns
+        -------
+        (segment, y, x, 3) uint8
+            RGB: the segment's middle keyframe, centred on black.
+
+        Raises
+        ------
+        StoreError
+            The store keeps none (see `thumbnail_size`), the video is not in it or not finished,
+            or a checksum does not match.
+        """
+        if self.thumbnail_size is None:
+            raise StoreError(
+                f"{self.path}: keeps no thumbnails. `hiprobe extract … --thumbnails`, to another "
+                "store, makes one that does."
+            )
+        (video,) = self._video_indices([video_id])
+        rows = self._index.video_rows(video)
+        numbers = np.arange(rows.start, rows.stop)
+        array = self._group[schema.THUMBNAIL]
+        assert isinstance(array, zarr.Array)
+        with self._damage_as_error(rows):
+            return np.asarray(
+                array.oindex[numbers if segments is None else numbers[list(segments)]]
+            )
+
     def dask(self, layer: int) -> Array:
         """One layer as a lazy (segment, feature) Dask array, rows as in `segments`."""
         return self._lazy_states()[self._layer_position(layer)][self._real_rows]
@@ -299,8 +340,13 @@ class FeatureStore:
             raise self._damaged(str(error)) from error
 
     def _read(self, layers: slice, rows: slice) -> np.ndarray:
-        try:
+        with self._damage_as_error(rows):
             return np.asarray(self._states[layers, rows])
+
+    @contextmanager
+    def _damage_as_error(self, rows: slice) -> Iterator[None]:
+        try:
+            yield
         except (ValueError, RuntimeError) as error:
             raise self._damaged(f"at rows {rows.start}:{rows.stop}: {error}") from error
 

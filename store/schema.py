@@ -23,6 +23,7 @@ LAYER_CONVENTION = (
     "after the final norm (the hidden_states convention of Transformers)"
 )
 JOURNAL = "journal"
+THUMBNAIL = "thumbnail"  # an array that a store may have
 PENDING, DONE, FAILED = "pending", "done", "failed"
 # A failed video that was planned once more: a later entry of the same id counts instead.
 REPLACED = "replaced"
@@ -76,6 +77,7 @@ def create(
     num_features: int,
     row_block: int,
     provenance: dict[str, Any],
+    thumbnail_size: tuple[int, int] | None = None,
 ) -> zarr.Group:
     """Create an empty store of schema version 1.
 
@@ -91,6 +93,8 @@ def create(
         Rows of a shard, R. A shard belongs to one video.
     provenance : dict
         How the states are made; JSON-serialisable, kept as the group's attributes.
+    thumbnail_size : (int, int), optional
+        Height and width in pixels of a thumbnail of each segment; none are kept without it.
     """
     attributes = {
         **provenance,
@@ -112,6 +116,18 @@ def create(
         fill_value=float("nan"),
         dimension_names=("layer", "row", "feature"),
     )
+    if thumbnail_size is not None:
+        height, width = thumbnail_size
+        group.create_array(
+            THUMBNAIL,
+            shape=(0, height, width, 3),
+            shards=(row_block, height, width, 3),
+            chunks=(1, height, width, 3),
+            dtype="uint8",
+            fill_value=0,
+            compressors=[BloscCodec(cname="zstd", shuffle="noshuffle", typesize=1), Crc32cCodec()],
+            dimension_names=("row", "y", "x", "channel"),
+        )
     layer = group.create_array(
         "layer", shape=(len(layers),), dtype="int16", dimension_names=("layer",)
     )
@@ -171,3 +187,12 @@ def open_group(path: Path, mode: str = "r") -> zarr.Group:
             "Upgrade hiprobe, or extract again with this version."
         )
     return group
+
+
+def thumbnail_size(group: zarr.Group) -> tuple[int, int] | None:
+    """Height and width of a store's thumbnails; None where it keeps none."""
+    if THUMBNAIL not in group:
+        return None
+    array = group[THUMBNAIL]
+    assert isinstance(array, zarr.Array)
+    return array.shape[1], array.shape[2]

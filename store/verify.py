@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,22 +53,28 @@ def verify(
     states = group["hidden_states"]
     assert isinstance(states, zarr.Array)
     assert states.shards is not None
+    thumbnails = group.get(schema.THUMBNAIL)
     row_block, done = states.shards[1], index.done_videos()
     problems, num_blocks, num_bytes = [], 0, 0
     for count, video in enumerate(done):
         on_video(count, len(done))
         for block, rows in enumerate(_blocks(index, int(video), row_block)):
             num_blocks += 1
-            file = path / "hidden_states/c/0" / str(rows.start // row_block) / "0"
+            number = rows.start // row_block
             where = f"{index.videos['video_id'][video]}, segments {block * row_block} on"
-            if not file.exists():
-                problems.append(f"{where}: {file} is missing")
-                continue
-            num_bytes += file.stat().st_size
             if block not in index.committed_blocks.get(int(video), ()):
                 problems.append(f"{where}: no journal says that this block was committed")
-            if problem := _check_values(states, rows):
-                problems.append(f"{where}: {problem} in {file}")
+            shards = {path / f"hidden_states/c/0/{number}/0": partial(_check_values, states, rows)}
+            if isinstance(thumbnails, zarr.Array):
+                file = path / schema.THUMBNAIL / f"c/{number}/0/0/0"
+                shards[file] = partial(_check_decodes, thumbnails, rows)
+            for file, check in shards.items():
+                if not file.exists():
+                    problems.append(f"{where}: {file} is missing")
+                    continue
+                num_bytes += file.stat().st_size
+                if problem := check():
+                    problems.append(f"{where}: {problem} in {file}")
     on_video(len(done), len(done))
     return Verification(len(done), num_blocks, num_bytes, problems)
 
@@ -88,4 +95,12 @@ def _check_values(states: zarr.Array, rows: slice) -> str:
         return f"cannot be decoded ({error})"
     if bad := int(np.count_nonzero(~np.isfinite(values))):
         return f"{bad} values are not finite"
+    return ""
+
+
+def _check_decodes(thumbnails: zarr.Array, rows: slice) -> str:
+    try:
+        thumbnails[rows]
+    except (ValueError, RuntimeError) as error:
+        return f"cannot be decoded ({error})"
     return ""

@@ -87,8 +87,15 @@ class BlockWriter:
         """The plan and the progress so far; kept up to date by the writer."""
         return self._index
 
-    def write_block(self, video: int, block: int, states: np.ndarray) -> None:
-        """Write and commit one block of a video's states.
+    @property
+    def thumbnail_size(self) -> tuple[int, int] | None:
+        """Height and width of the thumbnails that each block needs; None: it takes none."""
+        return schema.thumbnail_size(self._group)
+
+    def write_block(
+        self, video: int, block: int, states: np.ndarray, thumbnails: np.ndarray | None = None
+    ) -> None:
+        """Write and commit one block of a video's states, and of its thumbnails.
 
         Parameters
         ----------
@@ -98,11 +105,14 @@ class BlockWriter:
             0 for the video's first `row_block` segments, 1 for the next ones, and so on.
         states : (layer, segment, feature) float32
             At most `row_block` segments; the rest of the block becomes padding.
+        thumbnails : (segment, y, x, 3) uint8, optional
+            RGB, of `thumbnail_size`; needed where the store keeps them, and only there.
 
         Raises
         ------
         ValueError
-            The states do not fit: they would reach into another video's block.
+            The states do not fit: they would reach into another video's block. Or the thumbnails
+            are not what the store keeps.
         StoreError
             The disk is full, or refuses.
         """
@@ -116,15 +126,17 @@ class BlockWriter:
                 f"{min(planned, self.row_block)} segments and {array.shape[2]} features; "
                 f"got {states.shape = }"
             )
+        self._check_thumbnails(thumbnails, num_segments)
         shard = np.full((num_layers, self.row_block, num_features), np.nan, dtype=np.float32)
         shard[:, :num_segments] = states
         start = int(self._index.videos["first_row"][video]) + block * self.row_block
+        number = start // self.row_block
         with write_errors(self.path):
+            if thumbnails is not None:
+                self._write_thumbnails(start, thumbnails)
+                self._sync_shard(schema.THUMBNAIL, f"{number}/0/0/0")
             array[:, start : start + self.row_block, :] = shard
-            file = self.path / "hidden_states/c/0" / str(start // self.row_block) / "0"
-            sync_file(file)
-            for folder in file.parents[1:4]:  # up to hidden_states/: they may be new as well
-                sync_folder(folder)
+            self._sync_shard("hidden_states", f"0/{number}/0")
             self._journal.append(
                 {"event": "block", "video": video, "block": block, "rows": num_segments}
             )
@@ -145,6 +157,30 @@ class BlockWriter:
         with write_errors(self.path):
             self._journal.append(entry)
         self._index.finish(video, entry)
+
+    def _check_thumbnails(self, thumbnails: np.ndarray | None, num_segments: int) -> None:
+        size = self.thumbnail_size
+        expected = None if size is None else (num_segments, *size, 3)
+        got = None if thumbnails is None else thumbnails.shape
+        if got != expected:
+            raise ValueError(
+                f"expected thumbnails of shape {expected}, got thumbnails.shape = {got}"
+            )
+
+    def _write_thumbnails(self, start: int, thumbnails: np.ndarray) -> None:
+        shard = np.zeros((self.row_block, *thumbnails.shape[1:]), dtype=np.uint8)
+        shard[: len(thumbnails)] = thumbnails
+        # Else Zarr leaves out what is all black, and a missing shard would mean nothing.
+        with zarr.config.set({"array.write_empty_chunks": True}):
+            array = self._array(schema.THUMBNAIL)
+        array[start : start + self.row_block] = shard
+
+    def _sync_shard(self, name: str, shard: str) -> None:
+        """Bring a shard to the disk, with its folders up to the array's: they may be new too."""
+        file = self.path / name / "c" / shard
+        sync_file(file)
+        for folder in file.parents[1 : 1 + len(Path(shard).parts)]:
+            sync_folder(folder)
 
     def _array(self, name: str) -> zarr.Array[Any]:
         array = self._group[name]
@@ -196,6 +232,7 @@ class StoreWriter(BlockWriter):
         num_features: int,
         provenance: dict[str, Any],
         row_block: int = schema.DEFAULT_ROW_BLOCK,
+        thumbnail_size: tuple[int, int] | None = None,
     ) -> Self:
         """Create an empty store and open it for writing; see `hiprobe.store.schema.create`."""
         path = Path(path)
@@ -203,7 +240,7 @@ class StoreWriter(BlockWriter):
             raise StoreError(f"{path}: exists and is no feature store. Choose another path.")
         with write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            schema.create(path, layers, num_features, row_block, provenance)
+            schema.create(path, layers, num_features, row_block, provenance, thumbnail_size)
         return cls(path)
 
     def __enter__(self) -> Self:
@@ -240,6 +277,8 @@ class StoreWriter(BlockWriter):
                     zarr_array[start:] = columns[array.name]
             states = self._array("hidden_states")
             states.resize((states.shape[0], num_rows, states.shape[2]))
+            if (size := self.thumbnail_size) is not None:
+                self._array(schema.THUMBNAIL).resize((num_rows, *size, 3))
             # The journal's lines mean nothing without the plan: it must be on the disk first.
             self._sync_index()
             self._group.attrs.update(num_videos=lengths["video"], num_rows=num_rows)
@@ -266,8 +305,9 @@ class StoreWriter(BlockWriter):
             self._sync_index()
 
     def _sync_index(self) -> None:
-        """Bring metadata and index arrays to the disk; `write_block` does it for the states."""
-        names = ("hidden_states", "layer", *schema.ROW_ARRAYS, *schema.VIDEO_ARRAYS)
+        """Bring metadata and index arrays to the disk; `write_block` does it for the shards."""
+        names = ["hidden_states", "layer", *schema.ROW_ARRAYS, *schema.VIDEO_ARRAYS]
+        names += [schema.THUMBNAIL] * (self.thumbnail_size is not None)
         for name in names:
             for file in (*(self.path / name).glob("c/*"), self.path / name / "zarr.json"):
                 sync_file(file)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from hiprobe.extract import pipeline
 from hiprobe.extract.backbone import Backbone, BackboneConfig
@@ -382,3 +383,32 @@ def test_layers_are_parsed(text, layers):
 def test_bad_layers_are_refused(text):
     with pytest.raises(ValueError, match=r"."):
         parse_layers(text)
+
+
+def test_thumbnails_are_the_middle_keyframes_also_after_an_interruption(job, monkeypatch):
+    job, states, calls = replace(job, thumbnails=True), Backbone.states, []
+
+    def interrupted(self, inputs):
+        calls.append(1)
+        if len(calls) == 10:  # in the long video, after its first block
+            raise KeyboardInterrupt
+        return states(self, inputs)
+
+    monkeypatch.setattr(Backbone, "states", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract(job)
+    with pytest.raises(StoreError, match=r"thumbnails: store \[72, 128\], this run None"):
+        extract(replace(job, thumbnails=False))
+    extract(job)
+    store = FeatureStore.open(job.store)
+    assert verify(job.store).problems == []
+    for video_id, num_segments in {"short": 1, "long": 71, "middle": 5}.items():
+        video = store.videos.loc[video_id]
+        ranges = segment_ranges(int(video["num_frames"]), 24)
+        shown = store.thumbnails(video_id)
+        assert shown.shape == (num_segments, 72, 128, 3)
+        for segment in SegmentReader(video["path"], ranges, 8):
+            picture = Image.fromarray(segment.keyframes[4]).resize((108, 72))
+            np.testing.assert_array_equal(shown[segment.index][:, 10:118], np.asarray(picture))
+    assert not shown[:, :, :10].any()
+    assert not shown[:, :, 118:].any()
