@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import subprocess
@@ -22,7 +23,7 @@ def demo(
     out: Annotated[Path, typer.Argument(help="Folder for everything it makes.")] = Path("demo"),
     seed: Annotated[int, typer.Option(help="Of the clips.")] = 0,
 ) -> None:
-    """Run manifest, extract, probe and evaluate on generated clips, offline, without a GPU."""
+    """Run the whole path, from manifest to report, on generated clips, offline, without a GPU."""
     started = time.monotonic()
     videos, model, store = out / "videos", out / MODEL, out / "features.zarr"
     probe, results = out / "probe.json", out / "results"
@@ -33,9 +34,14 @@ def demo(
         ["extract", manifest, store, "--model", model, "--thumbnails"],
         ["probe", store, probe],
         ["evaluate", store, probe, results],
+        ["layers", store, results / "layers"],
+        ["explain", store, results, "--model", model, "--which", "anomalous"],
     ):
         _run([str(part) for part in command])
-    print(f"\ndemo done in {time.monotonic() - started:.0f} s")
+    scores = json.loads((results / "metrics.json").read_text(encoding="utf-8"))["smoothed"]
+    print(f"\nAUC {scores['auc']:.4f}  AP {scores['ap']:.4f} ")
+    print(f"report: {results / 'report.html'}")
+    print(f"demo done in {time.monotonic() - started:.0f} s")
 
 
 def _make_inputs(videos: Path, model: Path, seed: int) -> None:

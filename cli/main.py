@@ -7,6 +7,7 @@ import sys
 import typer
 
 import hiprobe.cli.demo
+import hiprobe.cli.explain
 import hiprobe.cli.store
 import hiprobe.evaluate.cli
 import hiprobe.extract.cli
@@ -36,7 +37,7 @@ app.command()(hiprobe.evaluate.cli.evaluate)
 app.command("evaluate-scores")(hiprobe.evaluate.cli.evaluate_scores)
 app.command()(hiprobe.evaluate.cli.compare)
 app.command()(hiprobe.evaluate.cli.report)
-app.command()(hiprobe.extract.cli.explain)
+app.command()(hiprobe.cli.explain.explain)
 app.command()(hiprobe.extract.cli.detect)
 app.add_typer(store, name="store", no_args_is_help=True)
 app.command()(hiprobe.cli.demo.demo)

@@ -24,6 +24,7 @@ from hiprobe.evaluate.ground_truth import (
 from hiprobe.evaluate.report import render_results
 from hiprobe.evaluate.results import write_results
 from hiprobe.evaluate.scored import measure
+from hiprobe.evaluate.thumbnails import write_thumbnails
 from hiprobe.store import FeatureStore, HiProbeError, Probe
 from hiprobe.store.localization import DEFAULT_SIGMA
 
@@ -100,6 +101,7 @@ def run_evaluate(
     }
     on_step("writing the report")
     write_results(config.results, scored, metrics, probe)
+    write_thumbnails(config.results, store, scored)
     render_results(config.results)
     return metrics
 
