@@ -8,6 +8,7 @@ import typer
 
 import hiprobe.cli.demo
 import hiprobe.cli.explain
+import hiprobe.cli.manifest
 import hiprobe.cli.store
 import hiprobe.evaluate.cli
 import hiprobe.extract.cli
@@ -26,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 manifest = typer.Typer(help="Make a manifest: which videos there are, and their labels.")
+table = typer.Typer(help="Make the paper's tables of experiments from stores.")
 store = typer.Typer(help="Look into feature stores, check and join them.")
 
 app.add_typer(manifest, name="manifest", no_args_is_help=True)
@@ -33,6 +35,10 @@ app.command()(hiprobe.extract.cli.extract)
 app.command()(hiprobe.probe.cli.probe)
 app.command()(hiprobe.probe.cli.layers)
 app.command()(hiprobe.sweep.cli.sweep)
+app.add_typer(table, name="table", no_args_is_help=True)
+table.command("cross-dataset")(hiprobe.sweep.cli.table_cross_dataset)
+table.command("ablation")(hiprobe.sweep.cli.table_ablation)
+table.command("keyframes")(hiprobe.sweep.cli.table_keyframes)
 app.command()(hiprobe.evaluate.cli.evaluate)
 app.command("evaluate-scores")(hiprobe.evaluate.cli.evaluate_scores)
 app.command()(hiprobe.evaluate.cli.compare)
@@ -44,6 +50,8 @@ app.command()(hiprobe.cli.demo.demo)
 manifest.command("folder")(hiprobe.extract.cli.manifest_folder)
 manifest.command("ucf-crime")(hiprobe.evaluate.cli.manifest_ucf_crime)
 manifest.command("xd-violence")(hiprobe.evaluate.cli.manifest_xd_violence)
+manifest.command("shanghaitech")(hiprobe.evaluate.cli.manifest_shanghaitech)
+manifest.command("events")(hiprobe.cli.manifest.events)
 store.command("info")(hiprobe.cli.store.info)
 store.command("verify")(hiprobe.cli.store.verify)
 store.command("merge")(hiprobe.cli.store.merge)

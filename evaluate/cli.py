@@ -169,7 +169,7 @@ def manifest_ucf_crime(
     """Build UCF-Crime's manifest from its original files."""
     from hiprobe.evaluate.protocols import ucf_crime
 
-    _write(ucf_crime(annotations, root=root, train_list=train_list, lengths=lengths), out)
+    write(ucf_crime(annotations, root=root, train_list=train_list, lengths=lengths), out)
 
 
 def manifest_xd_violence(
@@ -182,10 +182,24 @@ def manifest_xd_violence(
     """Build XD-Violence's manifest from its original files."""
     from hiprobe.evaluate.protocols import xd_violence
 
-    _write(xd_violence(annotations, root=root, train_list=train_list, lengths=lengths), out)
+    write(xd_violence(annotations, root=root, train_list=train_list, lengths=lengths), out)
 
 
-def _write(manifest: Any, out: Path) -> None:
+def manifest_shanghaitech(
+    masks: Annotated[Path, typer.Option(help="Folder of the test videos' masks (01_0014.npy).")],
+    out: Annotated[Path, OUT],
+    root: Annotated[Path | None, ROOT] = None,
+    train_list: Annotated[Path | None, TRAIN_LIST] = None,
+    lengths: Annotated[Path | None, LENGTHS] = None,
+) -> None:
+    """Build ShanghaiTech's manifest from its per-frame masks."""
+    from hiprobe.evaluate.protocols import shanghaitech
+
+    write(shanghaitech(masks, root=root, train_list=train_list, lengths=lengths), out)
+
+
+def write(manifest: Any, out: Path) -> None:
+    """Write a `ProtocolManifest`; print its warnings and totals."""
     from rich.console import Console
 
     from hiprobe.store import write_manifest

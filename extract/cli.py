@@ -239,7 +239,7 @@ def manifest_folder(
     seed: Annotated[int, typer.Option(help="Of that random split.")] = 0,
 ) -> None:
     """List a folder's videos; the folders' names give split, label and category."""
-    _require("av")
+    require_video()
     from rich.console import Console
 
     from hiprobe.extract.manifests import folder_manifest
@@ -266,6 +266,11 @@ def manifest_folder(
 def require_extract() -> None:
     """Fail with the install command if the libraries of the GPU job are missing."""
     _require("torch", "torchvision", "transformers", "av")
+
+
+def require_video() -> None:
+    """Fail with the install command if the video decoder is missing."""
+    _require("av")
 
 
 def _require(*modules: str) -> None:

@@ -55,6 +55,8 @@ class SweepConfig:
         Of the few-shot draws.
     kappas : tuple of float
         κ of the threshold.
+    thresholds : tuple of float
+        Fixed thresholds, measured beside μ + κσ.
     labels : {'video', 'segment'}
     samples_per_video : int
     train_split, test_split : str
@@ -71,6 +73,7 @@ class SweepConfig:
     num_videos: tuple[int, ...] = ()
     seeds: tuple[int, ...] = (0,)
     kappas: tuple[float, ...] = (0.2,)
+    thresholds: tuple[float, ...] = ()
     labels: str = "video"
     samples_per_video: int = 1
     train_split: str = "train"
@@ -112,10 +115,10 @@ def run_sweep(
     Returns
     -------
     DataFrame
-        One row an experiment and κ: ``store, layer, scorer, l2, fraction, num_videos, seed,
-        kappa``, the layer's ``kl_divergence, ldr, entropy, saliency``, ``is_dlsp_choice``, ``auc,
-        ap`` (smoothed scores), ``raw_auc, raw_ap``, ``threshold``, ``localized_auc,
-        localized_ap, binary_auc, binary_ap, f1, false_alarm_rate``.
+        One row an experiment and κ or fixed threshold: ``store, layer, scorer, l2, fraction,
+        num_videos, seed, kappa``, the layer's ``kl_divergence, ldr, entropy, saliency``,
+        ``is_dlsp_choice``, ``auc, ap`` (smoothed scores), ``raw_auc, raw_ap``, ``threshold``,
+        ``localized_auc, localized_ap, binary_auc, binary_ap, f1, false_alarm_rate``.
 
     Raises
     ------
@@ -210,7 +213,7 @@ def run_task(config: SweepConfig, task: Task, prepared: Prepared) -> pd.DataFram
         scored = replace(blank, raw=raw, smoothed=_smooth_each(raw, blank.video, config.sigma))
         rows += [
             about | {"kappa": kappa} | measured
-            for kappa, measured in _measure(scored, of_training, config.kappas)
+            for kappa, measured in _measure(scored, of_training, config)
         ]
     return pd.DataFrame(rows)
 
@@ -249,15 +252,16 @@ def _about_draw(
 
 
 def _measure(
-    scored: ScoredSegments, training_scores: np.ndarray, kappas: tuple[float, ...]
+    scored: ScoredSegments, training_scores: np.ndarray, config: SweepConfig
 ) -> Iterator[tuple[float, dict[str, float | None]]]:
-    """Measure the scores once, and what depends on the threshold for each κ."""
+    """Measure the scores once, and for each threshold what depends on it; fixed ones have no κ."""
     mean, std = float(training_scores.mean()), float(training_scores.std())
     fixed = _areas(scored, "smoothed", "") | _areas(scored, "raw", "raw_")
     normal = (scored.videos["label"] == "normal").to_numpy()[scored.video]
     normal_frames = scored.num_normal[normal].sum()
-    for kappa in kappas:
-        cut = replace(scored, threshold=mean + kappa * std)
+    limits = [(kappa, mean + kappa * std) for kappa in config.kappas]
+    for kappa, limit in [*limits, *((np.nan, fixed_at) for fixed_at in config.thresholds)]:
+        cut = replace(scored, threshold=limit)
         flagged = cut.is_anomalous
         false_alarms = cut.num_normal[normal & flagged].sum()
         yield (

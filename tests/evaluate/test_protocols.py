@@ -1,8 +1,9 @@
 """Manifest builders on the official files: the totals that `shared/data/README.md` checks."""
 
+import numpy as np
 import pytest
 
-from hiprobe.evaluate.protocols import ucf_crime, xd_category, xd_violence
+from hiprobe.evaluate.protocols import shanghaitech, ucf_crime, xd_category, xd_violence
 from hiprobe.store import ManifestError, read_manifest, write_manifest
 
 
@@ -69,3 +70,62 @@ def test_a_bad_line_says_where(tmp_path):
         ucf_crime(path)
     with pytest.raises(ManifestError, match="cannot read it"):
         xd_violence(tmp_path / "nothing.txt")
+
+
+def test_what_cannot_be_matched_is_said(shared_data, tmp_path):
+    folder = shared_data / "annotations"
+    (tmp_path / "lengths.csv").write_text("video_id,num_frames,fps\nAbuse028_x264,200,30\nx,9,30\n")
+    manifest = ucf_crime(folder / "ucf_crime_temporal.txt", lengths=tmp_path / "lengths.csv")
+    said = "\n".join(manifest.warnings)
+    assert "Abuse028_x264: annotation ended at 240, clipped to its 200 frames" in said
+    assert "Abuse030_x264: no length known" in said
+    assert "1 videos of" in said
+    (tmp_path / "lengths.csv").write_text("video_id,num_frames,fps\nAbuse028_x264,100,30\n")
+    manifest = ucf_crime(folder / "ucf_crime_temporal.txt", lengths=tmp_path / "lengths.csv")
+    assert "annotation 165:240 lies beyond its 100 frames and was left out" in manifest.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.mp4  Abuse  90  20  -1  -1", "line 1: the interval 90 20 is empty or reversed"),
+        ("a.mp4  Abuse  5  5  -1  -1", "line 1: the interval 5 5 is empty or reversed"),
+        ("a.mp4  Abuse  5  -1  -1  -1", "line 1: the interval 5 -1 is empty or reversed"),
+        ("a.mp4  Abuse  5  9  -1  -1\n" * 2, r"1 wrong videos, listed more than once:\n  a: 2"),
+    ],
+)
+def test_intervals_and_names_that_cannot_be_are_refused(tmp_path, text, message):
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(ManifestError, match=message):
+        ucf_crime(tmp_path / "a.txt")
+
+
+def test_shanghaitech_masks(shared_data, tmp_path):
+    masks = shared_data / "annotations/shanghaitech"
+    (tmp_path / "train.txt").write_text("01_001\n01_002.avi\n")
+    manifest = shanghaitech(masks, train_list=tmp_path / "train.txt")
+    by_id = {record.video_id: record for record in manifest.records}
+    paths = list(masks.glob("*.npy"))
+    assert len(by_id) == len(paths) + 2
+    for path in paths:
+        mask, record = np.load(path), by_id[path.stem]
+        frames = np.zeros(record.num_frames)
+        for start, stop in record.annotations:
+            frames[start:stop] = 1
+        np.testing.assert_array_equal(frames, mask)
+    assert by_id["01_002"].split == "train"
+    write_manifest(tmp_path / "m.csv", manifest.records)
+    assert totals(read_manifest(tmp_path / "m.csv")) == totals(manifest.records)
+
+
+def test_masks_that_cannot_be_are_listed(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([0, 1, 2]))
+    np.save(tmp_path / "b.npy", np.zeros((2, 2)))
+    np.save(tmp_path / "c.npy", np.zeros(7))
+    (tmp_path / "d.npy").write_text("no array")
+    (tmp_path / "l.csv").write_text("video_id,num_frames,fps\nc,8,24\n")
+    with pytest.raises(ManifestError, match="4 wrong masks") as caught:
+        shanghaitech(tmp_path, lengths=tmp_path / "l.csv")
+    assert "c.npy: has 7 frames, the video 8" in str(caught.value)
+    with pytest.raises(ManifestError, match="no masks in it"):
+        shanghaitech(tmp_path / "empty")

@@ -1,0 +1,37 @@
+"""`hiprobe manifest events`: own data, labelled in seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hiprobe.evaluate.cli import LENGTHS, OUT, write
+
+
+def events(
+    table: Annotated[
+        Path,
+        typer.Argument(
+            help="CSV video_id,path,split,label,category,start_seconds,stop_seconds; a line an "
+            "interval, both empty for none."
+        ),
+    ],
+    out: Annotated[Path, OUT],
+    lengths: Annotated[Path | None, LENGTHS] = None,
+) -> None:
+    """Build a manifest from intervals in seconds, each video at its own frame rate."""
+    from hiprobe.evaluate.own_data import own_data
+
+    write(own_data(table, lengths=lengths, inspect=_inspect), out)
+
+
+def _inspect(path: Path) -> tuple[int, float]:
+    from hiprobe.extract.cli import require_video
+
+    require_video()
+    from hiprobe.extract.video import inspect_video
+
+    info = inspect_video(path)
+    return info.num_frames, info.fps

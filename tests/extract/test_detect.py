@@ -1,0 +1,131 @@
+"""One video as it is read: the same scores as the batch path."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
+from hiprobe.extract.backbone import BackboneConfig
+from hiprobe.extract.demo.model import TRAINED_MODEL
+from hiprobe.extract.detect import DetectConfig, describe_intervals, detect, write_detection
+from hiprobe.extract.live import curve
+from hiprobe.extract.pipeline import ExtractConfig, extract
+from hiprobe.probe.pipeline import ProbeConfig, run_probe
+from hiprobe.store import HiProbeError, VideoError, VideoRecord, write_manifest
+from tests.extract.tiny_models import BUILDERS
+
+CPU = BackboneConfig(str(TRAINED_MODEL), device="cpu")
+
+
+@pytest.fixture
+def trained(make_video, tmp_path):
+    """Extract, probe and evaluate some videos; return a maker of the job for one more of them."""
+
+    def make(test_video, keyframes=8, segment_frames=24):
+        records = [
+            VideoRecord(
+                f"train{i}", str(make_video(f"{i}.mp4", seed=i, num_frames=50)), "train",
+                ("normal", "anomalous")[i % 2],
+            )
+            for i in range(4)
+        ]  # fmt: skip
+        records.append(
+            VideoRecord("test", str(test_video), "test", "anomalous", annotations=((0, 20),))
+        )
+        write_manifest(tmp_path / "m.csv", records)
+        store = tmp_path / "s.zarr"
+        settings = {"keyframes": keyframes, "segment_frames": segment_frames}
+        extract(ExtractConfig(tmp_path / "m.csv", store, CPU, parity=0, **settings))
+        run_probe(ProbeConfig(store, layer=3)).save(tmp_path / "probe.json")
+        run_evaluate(
+            EvaluateConfig(store, tmp_path / "probe.json", tmp_path / "r", num_resamples=0)
+        )
+        return DetectConfig(test_video, tmp_path / "probe.json", CPU)
+
+    return make
+
+
+def assert_equals_the_batch_path(config):
+    seen = []
+    found = detect(config, lambda video, ranges, scores: seen.append((ranges[-1], scores[-1])))
+    table = pd.read_csv(config.probe.parent / "r/scores.csv")
+    frames = table[["start_frame", "stop_frame"]].to_numpy()
+    np.testing.assert_array_equal(np.stack([found.start_frames, found.stop_frames], 1), frames)
+    np.testing.assert_allclose(found.raw, table["score"], atol=1e-5)
+    np.testing.assert_allclose(found.smoothed, table["smoothed"], atol=1e-5)
+    assert [tuple(own) for own, _ in seen] == [tuple(own) for own in frames.tolist()]
+    results = json.loads((config.probe.parent / "r/intervals.json").read_text())["videos"]["test"]
+    assert found.intervals == [
+        (one["start_frame"], one["stop_frame"]) for one in results["anomalous"]
+    ]
+    return found
+
+
+@pytest.mark.parametrize(("keyframes", "segment_frames"), [(8, 24), (3, 16), (8, None)])
+def test_scores_equal_the_batch_path(trained, make_video, keyframes, segment_frames):
+    video = make_video("test.mp4", num_frames=130, seed=9)
+    assert_equals_the_batch_path(trained(video, keyframes, segment_frames))
+
+
+def test_scores_of_a_real_video_equal_the_batch_path(trained, shared_data):
+    found = assert_equals_the_batch_path(trained(shared_data / "videos/demo/car_accident.mp4"))
+    assert found.video.num_frames == 120
+
+
+def test_the_model_ends_at_the_probes_layer(trained, make_video, monkeypatch):
+    from hiprobe.extract import detect as module
+
+    made = []
+
+    class Spy(module.Backbone):
+        def __init__(self, config):
+            super().__init__(config)
+            made.append(self)
+
+    monkeypatch.setattr(module, "Backbone", Spy)
+    detect(trained(make_video("test.mp4")))
+    assert made[0].layers == (3,)
+    assert len(made[0]._model.language_model.layers) == 3
+
+
+def test_what_was_found_is_written_with_descriptions(trained, make_video, tmp_path):
+    config = trained(make_video("test.mp4", num_frames=100))
+    found = detect(replace(config, threshold=0.0))
+    assert found.intervals == [(0, 100)]
+    texts = describe_intervals(config, found, "What happens?")
+    write_detection(tmp_path / "out.json", found, texts)
+    content = json.loads((tmp_path / "out.json").read_text())
+    (interval,) = content["intervals"]
+    assert interval == {
+        "start_frame": 0, "stop_frame": 100, "start_seconds": 0.0, "stop_seconds": 4.0,
+        "text": texts[0],
+    }  # fmt: skip
+    assert texts[0]
+    assert [one["score"] for one in content["segments"]] == found.raw.tolist()
+    assert content["provenance"]["model"]["id"] == str(TRAINED_MODEL)
+    assert describe_intervals(config, detect(replace(config, threshold=2.0)), "?") == []
+
+
+def test_another_model_is_refused(trained, make_video, tmp_path):
+    config = trained(make_video("test.mp4"))
+    folder = BUILDERS["qwen2_5_vl"](tmp_path / "other")
+    with pytest.raises(HiProbeError, match="trained on states of another model"):
+        detect(replace(config, backbone=replace(CPU, model=str(folder))))
+
+
+def test_what_is_no_video_or_no_probe_says_so(trained, make_video, tmp_path):
+    config = trained(make_video("test.mp4"))
+    with pytest.raises(VideoError, match="no such file"):
+        detect(replace(config, video=tmp_path / "nothing.mp4"))
+    with pytest.raises(HiProbeError, match="no such probe"):
+        detect(replace(config, probe=tmp_path / "nothing.json"))
+
+
+def test_the_curve_has_a_bar_a_segment_red_above_the_threshold():
+    text = curve([0.0, 0.5, 1.0], 0.6, 80)
+    assert text.plain == "▁▅█"
+    assert [span.style for span in text.spans] == ["cyan", "cyan", "bold red"]
+    assert len(curve([0.5] * 100, 0.6, 20)) == 20

@@ -1,0 +1,165 @@
+"""Descriptions of intervals through real models' own `generate`."""
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from hiprobe.extract.backbone import BackboneConfig, chat_text, process_segments
+from hiprobe.extract.demo.model import TRAINED_MODEL
+from hiprobe.extract.explain import ExplainConfig, explain, read_intervals
+from hiprobe.extract.generation import Describer
+from hiprobe.extract.pipeline import ExtractConfig, extract
+from hiprobe.extract.video import SegmentReader
+from hiprobe.store import FeatureStore, HiProbeError, VideoRecord, write_manifest
+from tests.extract.tiny_models import BUILDERS
+
+CPU = BackboneConfig(str(TRAINED_MODEL), device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def config(make_video, tmp_path):
+    """A store of three videos, and results that say what is anomalous in each."""
+    records = [
+        VideoRecord(f"v{i}", str(make_video(f"{i}.mp4", num_frames=60 + i, seed=i)), "test", label)
+        for i, label in enumerate(("anomalous", "normal", "anomalous"))
+    ]
+    write_manifest(tmp_path / "m.csv", records)
+    extract(ExtractConfig(tmp_path / "m.csv", tmp_path / "s.zarr", CPU, parity=0))
+    (tmp_path / "r").mkdir()
+    write_intervals(tmp_path / "r", {"v0": (24, 48), "v1": None, "v2": (0, 24)})
+    return ExplainConfig(
+        tmp_path / "s.zarr", tmp_path / "r", CPU, prompts={}, keyframes=4, max_new_tokens=8
+    )
+
+
+def write_intervals(results, anomalous):
+    videos = {}
+    for index, (video_id, found) in enumerate(anomalous.items()):
+        edges = [0, *(found or ()), 60 + index]
+        ranges = [(a, b) for a, b in itertools.pairwise(edges) if b > a]
+        as_json = [
+            {"start_frame": a, "stop_frame": b, "start_seconds": a / 25, "stop_seconds": b / 25}
+            for a, b in ranges
+        ]
+        videos[video_id] = {
+            "anomalous": [one for one, r in zip(as_json, ranges, strict=True) if r == found],
+            "normal": [one for one, r in zip(as_json, ranges, strict=True) if r != found],
+        }
+    (results / "intervals.json").write_text(json.dumps({"threshold": 0.5, "videos": videos}))
+
+
+def lines(config):
+    text = (config.results / "descriptions.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_every_interval_gets_the_text_that_generate_gives(config):
+    summary = explain(config)
+    header, *described = lines(config)
+    assert summary.num_described == len(described) == 3 + 1 + 2
+    assert (
+        header["provenance"]["prompts"]["normal"]
+        == (FeatureStore.open(config.store).provenance["prompt"])
+    )
+    model = AutoModelForImageTextToText.from_pretrained(TRAINED_MODEL, dtype=torch.float32).eval()
+    processor = AutoProcessor.from_pretrained(TRAINED_MODEL)
+    videos = FeatureStore.open(config.store).videos
+    for line in described:
+        ranges = sorted((one.start_frame, one.stop_frame) for one in
+                        read_intervals(config.results)[line["video_id"]])  # fmt: skip
+        segments = SegmentReader(videos.loc[line["video_id"], "path"], ranges, 4)
+        (segment,) = [one for one in segments if one.start_frame == line["start_frame"]]
+        prompt = header["provenance"]["prompts"][line["kind"]]
+        inputs = process_segments(processor, [chat_text(processor, prompt)], [segment], [25.0])
+        with torch.inference_mode():
+            tokens = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+        answer = processor.decode(tokens[0, inputs["input_ids"].shape[1] :], True)
+        assert line["text"] == answer.strip()
+        assert line["text"]
+
+
+@pytest.mark.parametrize("family", sorted(BUILDERS))
+def test_a_batch_says_what_single_segments_say(family, make_video, tmp_path):
+    folder = BUILDERS[family](tmp_path / "model")
+    describer = Describer(BackboneConfig(str(folder), device="cpu", dtype="float32"), 6)
+    segments = list(SegmentReader(make_video(num_frames=60), [(0, 20), (20, 60)], 4))
+    prompts = ["What happens?", "Is anything in this video abnormal, and if so, what is it?"]
+    together = describer.describe(segments, prompts, 25.0)
+    apart = [
+        describer.describe([segment], [prompt], 25.0)[0]
+        for segment, prompt in zip(segments, prompts, strict=True)
+    ]
+    assert together == apart
+
+
+def test_it_goes_on_after_a_torn_line(config):
+    explain(config)
+    path = config.results / "descriptions.jsonl"
+    whole = lines(config)
+    path.write_text(path.read_text()[:-30])
+    summary = explain(config)
+    assert (summary.num_described, summary.num_kept) == (1, 5)
+    assert lines(config) == whole
+
+
+def test_intervals_that_have_changed_are_described_anew(config):
+    explain(config)
+    write_intervals(config.results, {"v0": (24, 48), "v1": None, "v2": (24, 48)})
+    summary = explain(config)
+    assert (summary.num_described, summary.num_kept) == (3, 4)
+    known = {(line["video_id"], line["start_frame"]) for line in lines(config)[1:]}
+    assert known == {
+        ("v0", 0),
+        ("v0", 24),
+        ("v0", 48),
+        ("v1", 0),
+        ("v2", 0),
+        ("v2", 24),
+        ("v2", 48),
+    }
+
+
+def test_only_what_is_asked_for(config):
+    explain(replace(config, kinds=("anomalous",), only=("v0",)))
+    assert [(line["video_id"], line["kind"]) for line in lines(config)[1:]] == [("v0", "anomalous")]
+    with pytest.raises(HiProbeError, match="--only 'x': it has no such video"):
+        explain(replace(config, only=("x",)))
+
+
+def test_other_settings_are_refused_unless_overwritten(config):
+    explain(config)
+    other = replace(config, prompts={"normal": "What is this?"})
+    with pytest.raises(HiProbeError, match=r"was made with another prompts.*--overwrite"):
+        explain(other)
+    assert explain(replace(other, overwrite=True)).num_kept == 0
+    assert lines(config)[0]["provenance"]["prompts"]["normal"] == "What is this?"
+
+
+def test_a_broken_video_does_not_stop_the_others(config):
+    path = FeatureStore.open(config.store).videos.loc["v0", "path"]
+    Path(path).write_bytes(b"no video")
+    summary = explain(config)
+    assert list(summary.failures) == ["v0"]
+    assert {line["video_id"] for line in lines(config)[1:]} == {"v1", "v2"}
+
+
+def test_what_is_missing_is_said(config, tmp_path):
+    with pytest.raises(HiProbeError, match=r"no such file. Make results with `hiprobe evaluate"):
+        explain(replace(config, results=tmp_path))
+    content = (config.results / "intervals.json").read_text()
+    (config.results / "intervals.json").write_text(content.replace("v2", "elsewhere"))
+    with pytest.raises(HiProbeError, match=r"1 of its videos are not in .*'elsewhere'"):
+        explain(config)
+
+
+def test_another_model_than_the_scores_is_said(config, tmp_path):
+    folder = BUILDERS["qwen2_5_vl"](tmp_path / "model")
+    summary = explain(replace(config, backbone=replace(CPU, model=str(folder))))
+    assert "the scores are of another model" in summary.warnings[0]
+    assert np.isfinite(summary.num_described)
