@@ -337,7 +337,7 @@ class FeatureStore:
         try:
             return shards.read_layer(self.path / "hidden_states", shape, position, row_slices)
         except (ValueError, RuntimeError) as error:
-            raise self._damaged(str(error)) from error
+            raise self._damaged(f"in its states: {error}") from error
 
     def _read(self, layers: slice, rows: slice) -> np.ndarray:
         with self._damage_as_error(rows):
@@ -352,7 +352,7 @@ class FeatureStore:
 
     def _damaged(self, what: str) -> StoreError:
         return StoreError(
-            f"{self.path}: damaged: {what}. "
+            f"{self.path}: damaged {what}. "
             "Extract these videos again, or restore the folder from a copy."
         )
 
