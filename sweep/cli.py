@@ -151,7 +151,7 @@ def _make_table(
     from rich.table import Table as RichTable
 
     from hiprobe.sweep.pipeline import SweepConfig
-    from hiprobe.sweep.tables import TableConfig
+    from hiprobe.sweep.tables import METRICS, TableConfig
 
     sweep = SweepConfig(
         stores=(),
@@ -173,7 +173,7 @@ def _make_table(
             ),
         )
     console = Console(highlight=False)
-    header, *rows = table.cells()
+    header, *rows = table.cells(METRICS[:4])  # a terminal is narrow; the files hold all
     shown = RichTable()
     for column, name in enumerate(header):
         shown.add_column(name, no_wrap=not column)

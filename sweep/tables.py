@@ -99,15 +99,19 @@ class Table:
     rows: pd.DataFrame
     notes: list[str]
 
-    def cells(self) -> list[list[str]]:
+    def cells(self, metrics: Sequence[str] = METRICS) -> list[list[str]]:
         """Header and rows as text: percent, mean ± deviation over draws."""
-        stores = {*self.rows["train"], *self.rows["test"]}
-        places = {"train": "trained on", "test": "tested on"} if len(stores) > 1 else {}
-        metrics = {name: name.replace("_", " ") for name in METRICS}
-        metrics = {
-            name: text.replace("auc", "AUC").replace("ap", "AP") for name, text in metrics.items()
+        places: dict[str, str] = {}
+        if (self.rows["train"] != self.rows["test"]).any():
+            places = {"train": "trained on", "test": "tested on"}
+        elif self.rows["setting"].duplicated().any():
+            places = {"train": "store"}
+        names = {
+            name: name.replace("_", " ").replace("auc", "AUC").replace("ap", "AP")
+            for name in METRICS
         }
-        cells = [["setting", *places.values(), "layer", *metrics.values(), "paper"]]
+        header = ["setting", *places.values(), "layer", *(names[name] for name in metrics), "paper"]
+        cells = [header]
         for _, row in self.rows.iterrows():
             paper = row["paper_metric"]
             cells.append(
@@ -116,7 +120,7 @@ class Table:
                     *(Path(row[place]).name for place in places),
                     row["layers"],
                     *(_percent(row[name], row[f"{name}_std"]) for name in metrics),
-                    f"{100 * row['paper']:.2f} ({metrics[paper]})" if paper else "",
+                    f"{100 * row['paper']:.2f} ({names[paper]})" if paper else "",
                 ]
             )
         return cells

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from hiprobe.evaluate.ground_truth import Convention
 from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
 from hiprobe.store import (
@@ -148,6 +149,52 @@ def test_annotations_beyond_the_end_are_clipped_and_said(config, tmp_path):
 def test_unusable_ground_truth_is_listed(config, tmp_path, annotations, message):
     with pytest.raises(ManifestError, match=message):
         run_evaluate(other_labels(config, tmp_path, "anomalous", annotations))
+
+
+def test_a_manifest_of_other_videos_is_refused(config, tmp_path):
+    records = [
+        VideoRecord("video-02", "x", "test", "normal", num_frames=999),
+        VideoRecord("elsewhere", "x", "test", "normal"),
+    ]
+    write_manifest(tmp_path / "other.csv", records)
+    with pytest.raises(ManifestError, match=r"2 test video\(s\) do not fit") as caught:
+        run_evaluate(changed(config, manifest=tmp_path / "other.csv"))
+    assert "video-02: has 999 frames here, 226 in the store" in str(caught.value)
+    assert "elsewhere: not in the store" in str(caught.value)
+
+
+def test_videos_that_a_manifest_leaves_out_are_said(config, tmp_path):
+    known = FeatureStore.open(config.store).videos
+    records = [
+        VideoRecord(name, "x", "test", row["label"], annotations=row["annotations"])
+        for name, row in known[known["split"] == "test"].iloc[2:].iterrows()
+    ]
+    write_manifest(tmp_path / "other.csv", records)
+    metrics = run_evaluate(changed(config, manifest=tmp_path / "other.csv"))
+    assert metrics["num_videos"] == 10
+    assert "2 test videos of the store are not in other.csv" in metrics["warnings"][0]
+
+
+def test_scores_that_are_no_numbers_are_refused(config):
+    content = json.loads(config.probe.read_text())
+    content["scorer"]["weight"][0] = float("nan")
+    config.probe.write_text(json.dumps(content))
+    with pytest.raises(HiProbeError, match="scores are not finite, the first in 'video-02'"):
+        run_evaluate(config)
+
+
+def test_the_convention_is_recorded_and_counts(config):
+    convention = Convention("pad-16", "inclusive")
+    metrics = run_evaluate(changed(config, convention=convention))
+    plain = run_evaluate(config)
+    assert metrics["ground_truth"] == {
+        "first_frame": 0, "length": "pad-16", "ends": "inclusive", "beyond_the_length": "clipped",
+    }  # fmt: skip
+    lengths = [video["num_frames"] for video in json.loads(
+        (config.results / "intervals.json").read_text())["videos"].values()]  # fmt: skip
+    assert plain["num_frames"] == sum(lengths)
+    assert metrics["num_frames"] == sum(-(-length // 16) * 16 for length in lengths)
+    assert metrics["num_anomalous_frames"] == plain["num_anomalous_frames"] + 6
 
 
 def test_a_split_without_videos_says_so(make_store, config):

@@ -141,3 +141,28 @@ def test_the_papers_figures_need_its_data_and_its_model(tmp_path, config, monkey
     assert "83.21 (AUC)" in (config.out / "ablation.md").read_text()
     monkeypatch.setitem(tables.OFFICIAL, "ucf-crime", (4, 288, 49))
     assert ablation([hers], config).rows["paper"].isna().all()
+
+
+@pytest.mark.slow
+def test_stores_of_the_real_extractor_make_table_5(tmp_path, config):
+    from hiprobe.extract.backbone import BackboneConfig
+    from hiprobe.extract.demo.clips import plan_clips, write_clips
+    from hiprobe.extract.demo.model import TRAINED_MODEL
+    from hiprobe.extract.manifests import folder_manifest
+    from hiprobe.extract.pipeline import ExtractConfig, extract
+    from hiprobe.store import write_manifest
+
+    write_clips(plan_clips(20, seed=0), tmp_path / "videos")
+    records, _ = folder_manifest(
+        tmp_path / "videos", annotations=tmp_path / "videos/annotations.csv"
+    )
+    write_manifest(tmp_path / "m.csv", records)
+    backbone = BackboneConfig(str(TRAINED_MODEL), device="cpu")
+    stores = [tmp_path / f"{k}.zarr" for k in (2, 4, 8, 16)]
+    for store in stores:
+        k = int(store.stem)
+        extract(ExtractConfig(tmp_path / "m.csv", store, backbone, keyframes=k, parity=0))
+    rows = keyframes(stores, config).rows
+    assert rows["setting"].tolist() == ["K = 2", "K = 4", "K = 8", "K = 16"]
+    assert rows["auc"].between(0.3, 1).all()
+    assert rows["auc"].nunique() == 4
