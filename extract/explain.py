@@ -23,7 +23,6 @@ from hiprobe.store import FeatureStore, HiProbeError, VideoError, write_errors
 
 NUM_KEYFRAMES = 16
 KINDS = ("anomalous", "normal")
-SETTINGS = ("model", "prompts", "keyframes", "max_new_tokens")
 
 
 @dataclass(frozen=True)
@@ -219,11 +218,12 @@ def _keep_valid(
     """Rewrite the file with what still holds: its settings, and lines of today's intervals."""
     header, lines = _read(path)
     if header is not None and not overwrite:
-        for name in SETTINGS:
-            if header.get(name) != provenance[name]:
+        stored, wanted = _settings(header), _settings(provenance)
+        for name, value in wanted.items():
+            if stored[name] != value:
                 raise HiProbeError(
-                    f"{path}: was made with another {name}: {header.get(name)!r}, this run has "
-                    f"{provenance[name]!r}. Use the same, or drop the old with --overwrite."
+                    f"{path}: was made with another {name}: {stored[name]!r}, this run has "
+                    f"{value!r}. Use the same, or drop the old with --overwrite."
                 )
     today = {interval for own in intervals.values() for interval in own}
     known = {}
@@ -240,6 +240,13 @@ def _keep_valid(
                 _append(file, content)
         partial.replace(path)
     return set(known)
+
+
+def _settings(provenance: dict[str, Any]) -> dict[str, Any]:
+    """What must be equal for two runs to fill one file; where the model lies is not."""
+    names = ("prompts", "keyframes", "max_new_tokens")
+    of_model = {f"model.{name}": provenance["model"][name] for name in ("weights_digest", "dtype")}
+    return of_model | {name: provenance[name] for name in names}
 
 
 def _read(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
