@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from scipy.signal import find_peaks
 
 from hiprobe.evaluate.scored import ScoredSegments
 from hiprobe.store import FeatureStore
@@ -18,14 +19,11 @@ JPEG_QUALITY = 80
 
 
 def peaks(smoothed: np.ndarray) -> list[int]:
-    """The segments of the highest scores, apart from each other, in the order of time."""
-    chosen: list[int] = []
-    for segment in np.argsort(-smoothed, kind="stable").tolist():
-        if all(abs(segment - other) >= MIN_DISTANCE for other in chosen):
-            chosen.append(segment)
-        if len(chosen) == MAX_PEAKS:
-            break
-    return sorted(chosen)
+    """The segments of the highest peaks, apart from each other, in the order of time."""
+    # A video's ends may be peaks too.
+    padded = np.pad(smoothed, 1, constant_values=-1.0)
+    found = find_peaks(padded, distance=MIN_DISTANCE)[0] - 1
+    return sorted(found[np.argsort(-smoothed[found], kind="stable")][:MAX_PEAKS].tolist())
 
 
 def write_thumbnails(folder: Path, store: FeatureStore, scored: ScoredSegments) -> None:
