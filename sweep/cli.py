@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import pandas as pd
-
-    from hiprobe.sweep.tables import Table
 
 
 def sweep(
@@ -77,82 +73,38 @@ def sweep(
     _print_table(table, out)
 
 
-STORES = typer.Argument(help="Stores; their test splits are tested on.")
-OUT = typer.Option(help="Folder for Markdown, CSV and how it was made.")
-FRACTION = typer.Option(min=0, max=1, help="Few-shot share of the training videos.")
-NUM_VIDEOS = typer.Option(min=4, help="Or so many of them.")
-REPEATS = typer.Option(min=1, help="So many few-shot draws: mean ± deviation.")
-L2 = typer.Option(min=0, help="Penalty of the scorers; 0 is the paper's.")
-KAPPA = typer.Option(help="κ of the threshold.")
-WORKERS = typer.Option(min=0, help="Processes; 0: this one.")
-
-
-def table_cross_dataset(
-    stores: Annotated[list[Path], STORES],
-    out: Annotated[Path, OUT],
-    fraction: Annotated[float, FRACTION] = 1.0,
-    num_videos: Annotated[int | None, NUM_VIDEOS] = None,
-    repeats: Annotated[int, REPEATS] = 1,
-    l2: Annotated[float, L2] = 1.0,
-    kappa: Annotated[float, KAPPA] = 0.2,
-    workers: Annotated[int, WORKERS] = 0,
+def table(
+    kind: Annotated[
+        str, typer.Argument(help="cross-dataset (Table 3), ablation (4) or keyframes (5).")
+    ],
+    stores: Annotated[list[Path], typer.Argument(help="Stores; their test splits are tested on.")],
+    out: Annotated[Path, typer.Option(help="Folder for Markdown, CSV and how it was made.")],
+    fraction: Annotated[
+        float, typer.Option(min=0, max=1, help="Few-shot share of the training videos.")
+    ] = 1.0,
+    num_videos: Annotated[int | None, typer.Option(min=4, help="Or so many of them.")] = None,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="So many few-shot draws: mean ± deviation.")
+    ] = 1,
+    l2: Annotated[float, typer.Option(min=0, help="Penalty of the scorers; 0: the paper's.")] = 1.0,
+    kappa: Annotated[float, typer.Option(help="κ of the threshold.")] = 0.2,
+    workers: Annotated[int, typer.Option(min=0, help="Processes; 0: this one.")] = 0,
 ) -> None:
-    """Table 3: train on one store, test on another, for all pairs of one model."""
-    from hiprobe.sweep.tables import cross_dataset
+    """Make one of the paper's tables from stores.
 
-    _make_table(cross_dataset, stores, out, fraction, num_videos, repeats, l2, kappa, workers)
-
-
-def table_ablation(
-    stores: Annotated[list[Path], STORES],
-    out: Annotated[Path, OUT],
-    fraction: Annotated[float, FRACTION] = 1.0,
-    num_videos: Annotated[int | None, NUM_VIDEOS] = None,
-    repeats: Annotated[int, REPEATS] = 1,
-    l2: Annotated[float, L2] = 1.0,
-    kappa: Annotated[float, KAPPA] = 0.2,
-    workers: Annotated[int, WORKERS] = 0,
-) -> None:
-    """Table 4: last and middle layer, other scorers, fixed thresholds."""
-    from hiprobe.sweep.tables import ablation
-
-    _make_table(ablation, stores, out, fraction, num_videos, repeats, l2, kappa, workers)
-
-
-def table_keyframes(
-    stores: Annotated[list[Path], STORES],
-    out: Annotated[Path, OUT],
-    fraction: Annotated[float, FRACTION] = 1.0,
-    num_videos: Annotated[int | None, NUM_VIDEOS] = None,
-    repeats: Annotated[int, REPEATS] = 1,
-    l2: Annotated[float, L2] = 1.0,
-    kappa: Annotated[float, KAPPA] = 0.2,
-    workers: Annotated[int, WORKERS] = 0,
-) -> None:
-    """Table 5: stores that `extract --keyframes K` made, for each K."""
-    from hiprobe.sweep.tables import keyframes
-
-    _make_table(keyframes, stores, out, fraction, num_videos, repeats, l2, kappa, workers)
-
-
-def _make_table(
-    make: Callable[..., Table],
-    stores: list[Path],
-    out: Path,
-    fraction: float,
-    num_videos: int | None,
-    repeats: int,
-    l2: float,
-    kappa: float,
-    workers: int,
-) -> None:
+    cross-dataset: train on one store, test on another, for all pairs of one model. ablation: last
+    and middle layer, other scorers, fixed thresholds. keyframes: stores that `extract --keyframes
+    K` made, for each K.
+    """
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table as RichTable
 
+    from hiprobe.probe.cli import check_choice
     from hiprobe.sweep.pipeline import SweepConfig
-    from hiprobe.sweep.tables import METRICS, TableConfig
+    from hiprobe.sweep.tables import METRICS, TABLES, TableConfig
 
+    check_choice("table", kind, tuple(TABLES))
     sweep = SweepConfig(
         stores=(),
         l2s=(l2,),
@@ -163,7 +115,7 @@ def _make_table(
     )
     with Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("layers", total=None)
-        table = make(
+        made = TABLES[kind](
             stores,
             TableConfig(
                 out,
@@ -173,16 +125,16 @@ def _make_table(
             ),
         )
     console = Console(highlight=False)
-    header, *rows = table.cells(METRICS[:4])  # a terminal is narrow; the files hold all
+    header, *rows = made.cells(METRICS[:4])  # a terminal is narrow; the files hold all
     shown = RichTable()
     for column, name in enumerate(header):
         shown.add_column(name, no_wrap=not column)
     for row in rows:
         shown.add_row(*row)
     console.print(shown)
-    for note in table.notes:
+    for note in made.notes:
         console.print(note, style="dim", markup=False)
-    console.print(f"wrote {table.name}.md, .csv, .json in {out}", markup=False)
+    console.print(f"wrote {made.name}.md, .csv, .json in {out}", markup=False)
 
 
 def _numbers(option: str, text: str) -> tuple[float, ...]:

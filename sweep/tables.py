@@ -242,6 +242,9 @@ def keyframes(stores: Sequence[Path], config: TableConfig) -> Table:
     return _write("keyframes", rows, opened, config)
 
 
+TABLES = {"cross-dataset": cross_dataset, "ablation": ablation, "keyframes": keyframes}
+
+
 def _run(sweep: SweepConfig, config: TableConfig, name: str) -> pd.DataFrame:
     config.out.mkdir(parents=True, exist_ok=True)
     out = config.out / f"{name}-experiments.csv"

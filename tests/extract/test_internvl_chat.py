@@ -9,9 +9,16 @@ import torch
 from transformers.utils.logging import disable_progress_bar
 
 from hiprobe.extract import internvl_chat
-from hiprobe.extract.backbone import FirstTokenTap, chat_text, process_segments
+from hiprobe.extract.backbone import (
+    Backbone,
+    BackboneConfig,
+    FirstTokenTap,
+    chat_text,
+    process_segments,
+)
+from hiprobe.extract.generation import Describer
 from hiprobe.extract.internvl_chat import is_internvl_chat, load_internvl_chat
-from hiprobe.extract.video import Segment
+from hiprobe.extract.video import Segment, SegmentReader
 from hiprobe.store import ModelError
 from tests.extract.internvl_chat_reference import (
     INTERNLM2,
@@ -120,6 +127,24 @@ def test_first_token_states_as_the_backbone_takes_them(tmp_path):
         torch.testing.assert_close(states[:, index], expected, rtol=0, atol=1e-4)
     last = torch.stack([layer[:, -1] for layer in generated.hidden_states[0]])
     torch.testing.assert_close(states, last, rtol=0, atol=1e-5)
+
+
+def test_from_a_video_file_through_the_backbone(tmp_path, make_video):
+    """States equal `generate`'s, and the model describes."""
+    build(tmp_path / "model")
+    segments = list(SegmentReader(make_video(num_frames=40), [(0, 24), (24, 40)], 8))
+    config = BackboneConfig(str(tmp_path / "model"), device="cpu")
+    backbone = Backbone(config)
+    inputs = backbone.prepare(segments, 25.0)
+    model, _, _ = load_internvl_chat(str(tmp_path / "model"), dtype=torch.float32)
+    generated = model.generate(
+        **inputs, max_new_tokens=1, output_hidden_states=True, return_dict_in_generate=True
+    )
+    last = torch.stack([layer[:, -1] for layer in generated.hidden_states[0]])
+    np.testing.assert_allclose(backbone.states(inputs), last.numpy(), rtol=0, atol=1e-5)
+    assert backbone.describe().provenance["model"]["weights_digest"].startswith("sha256:")
+    texts = Describer(config, 4).describe(segments, ["What?", "What else is there?"], 25.0)
+    assert len(texts) == 2
 
 
 @pytest.mark.parametrize(("stored", "stated"), [("bfloat16", None), ("float32", "bfloat16")])
