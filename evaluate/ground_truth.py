@@ -168,7 +168,9 @@ def with_ground_truth(
         lengths.append(num_frames)
         annotations.append(ranges)
         beyond = [r for r in row["annotations"] if r[0] >= row["num_frames"]]
-        if beyond:
+        if not num_frames:
+            problems.append(f"{video_id}: no frame of its {row['num_frames']} is evaluated")
+        elif beyond:
             problems.append(
                 f"{video_id}: annotation {beyond[0][0]}:{beyond[0][1]} lies beyond its "
                 f"{row['num_frames']} frames"
@@ -225,6 +227,10 @@ def attach_ground_truth(
         )
     video, edges = _videos_of(segments["video_id"], videos.index)
     length = videos["num_frames"].to_numpy(dtype=np.int32)[video]
+    inside = segments["start_frame"].to_numpy() < length
+    if not inside.all():  # the convention cuts the last segment off
+        segments, raw, video, length = segments[inside], raw[inside], video[inside], length[inside]
+        edges = np.searchsorted(video, np.arange(len(videos) + 1))
     stop = np.minimum(segments["stop_frame"].to_numpy(dtype=np.int32), length)
     lasts = edges[1:] - 1
     stop[lasts] = np.maximum(stop[lasts], length[lasts])

@@ -1,10 +1,12 @@
 """The ground-truth conventions, on the benchmarks' real lengths and annotations."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from hiprobe.evaluate.ground_truth import Convention, with_ground_truth
+from hiprobe.evaluate.ground_truth import Convention, attach_ground_truth, with_ground_truth
 from hiprobe.evaluate.protocols import ucf_crime, xd_violence
+from hiprobe.store import ManifestError
 
 UCF, XD = "ucf_crime", "xd_violence"
 
@@ -53,3 +55,35 @@ def test_inclusive_ends_join_ranges_that_then_touch():
     )
     chosen = with_ground_truth(videos, None, Convention(ends="inclusive"), [])
     assert chosen["annotations"]["a"] == ((0, 21),)
+
+
+def test_a_segment_that_the_convention_cuts_off_is_gone():
+    videos = pd.DataFrame(
+        {"label": ["normal", "normal"], "num_frames": [50, 48], "annotations": [(), ()]},
+        index=["a", "b"],
+    )
+    chosen = with_ground_truth(videos, None, Convention("cut-16"), [])
+    segments = pd.DataFrame(
+        {
+            "video_id": ["a", "a", "a", "b", "b"],
+            "start_frame": [0, 24, 48, 0, 24],
+            "stop_frame": [24, 48, 50, 24, 48],
+        }
+    )
+    scored = attach_ground_truth(
+        segments, chosen, np.array([0.1, 0.2, 0.3, 0.4, 0.5]), sigma=0, threshold=0.5
+    )
+    assert scored.raw.tolist() == [0.1, 0.2, 0.4, 0.5]
+    assert scored.video.tolist() == [0, 0, 1, 1]
+    assert scored.stop_frame.tolist() == [24, 48, 24, 48]
+    padded = with_ground_truth(videos, None, Convention("pad-16"), [])
+    scored = attach_ground_truth(segments, padded, np.zeros(5), sigma=0.4, threshold=0.5)
+    assert scored.stop_frame.tolist() == [24, 48, 64, 24, 48]
+
+
+def test_a_video_that_the_convention_leaves_nothing_of_is_refused():
+    videos = pd.DataFrame(
+        {"label": ["normal"], "num_frames": [15], "annotations": [()]}, index=["a"]
+    )
+    with pytest.raises(ManifestError, match="a: no frame of its 15 is evaluated"):
+        with_ground_truth(videos, "m.csv", Convention("cut-16"), [])
