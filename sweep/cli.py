@@ -92,9 +92,11 @@ def table(
 ) -> None:
     """Make one of the paper's tables from stores.
 
-    cross-dataset: train on one store, test on another, for all pairs of one model. ablation: last
-    and middle layer, other scorers, fixed thresholds. keyframes: stores that `extract --keyframes
-    K` made, for each K.
+    cross-dataset: train on one store, test on another, for all pairs of one model.
+
+    ablation: last and middle layer, other scorers, fixed thresholds.
+
+    keyframes: stores that `extract --keyframes K` made, one for each K.
     """
     from rich.console import Console
     from rich.progress import Progress
