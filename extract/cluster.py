@@ -16,13 +16,14 @@ from typing import Any
 from uuid import uuid4
 
 import torch
-from dask.distributed import Client, KilledWorker, LocalCluster, as_completed, get_worker
+from dask.distributed import KilledWorker, as_completed, get_worker
 
 from hiprobe.extract.backbone import Backbone, BackboneConfig, BackboneDescription
 from hiprobe.extract.extractor import BatchSize, Job, OnProgress, Progress, extract_videos
 from hiprobe.extract.parity import recompute
 from hiprobe.extract.pipeline import ExtractConfig
-from hiprobe.store import FAILED, PENDING, BlockWriter, HiProbeError, StoreWriter
+from hiprobe.store import FAILED, PENDING, BlockWriter, StoreWriter
+from hiprobe.store.dask_cluster import connect, local_cluster
 
 
 class Cluster:
@@ -42,15 +43,9 @@ class Cluster:
 
     def __init__(self, config: ExtractConfig) -> None:
         self._config = config
-        self._local = None if config.scheduler else _local_cluster(config.num_workers)
+        self._local = None if config.scheduler else local_cluster(config.num_workers)
         address = config.scheduler if self._local is None else self._local.scheduler_address
-        try:
-            self._client = Client(address, timeout=20)
-        except OSError as error:
-            raise HiProbeError(
-                f"--scheduler {address}: no Dask scheduler answers there: {error}. Start one with "
-                "`dask scheduler`, and workers with `dask worker ADDRESS --nthreads 1`."
-            ) from error
+        self._client = connect(address)
         try:
             self.description: BackboneDescription = self._call(_describe, config.backbone)
         except BaseException:
@@ -94,17 +89,6 @@ class Cluster:
 
     def _call(self, function: Any, *arguments: Any) -> Any:
         return self._client.submit(function, *arguments, pure=False).result()
-
-
-def _local_cluster(num_workers: int) -> Any:
-    # No limit of Dask's own: a worker holds the model, and the other half of the memory is free.
-    return LocalCluster(
-        n_workers=num_workers,
-        threads_per_worker=1,
-        memory_limit=0,
-        dashboard_address="127.0.0.1:0",
-        silence_logs=50,
-    )
 
 
 def _absolute(config: ExtractConfig) -> ExtractConfig:

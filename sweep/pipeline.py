@@ -10,6 +10,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -352,20 +353,15 @@ def _results(
             prepared = prepare(config, store)
             yield from ((task, run_task(config, task, prepared)) for task in own)
         return
-    from dask.distributed import Client, LocalCluster, as_completed
+    from dask.distributed import Client, as_completed
 
-    with (
-        Client(scheduler)
-        if scheduler
-        else Client(
-            LocalCluster(
-                n_workers=num_workers,
-                threads_per_worker=1,
-                dashboard_address="127.0.0.1:0",
-                silence_logs=50,
-            )
-        )
-    ) as client:
+    from hiprobe.store.dask_cluster import connect, local_cluster
+
+    with ExitStack() as stack:
+        if scheduler is None:
+            client = stack.enter_context(Client(stack.enter_context(local_cluster(num_workers))))
+        else:
+            client = stack.enter_context(connect(scheduler))
         config = _absolute(config)
         of_store = {
             store: client.submit(prepare, config, store.absolute(), pure=False)

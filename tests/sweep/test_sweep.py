@@ -122,3 +122,10 @@ def test_missing_layers_and_odd_names_are_refused(store, tmp_path):
         run_sweep(grid(store, layers=(9,)), tmp_path / "sweep.csv")
     with pytest.raises(HiProbeError, match=r"ends in .parquet or .csv"):
         run_sweep(grid(store), tmp_path / "sweep.txt")
+
+
+def test_a_scheduler_that_does_not_answer_is_said(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("hiprobe.store.dask_cluster.TIMEOUT_SECONDS", 0.5)
+    for address in ("tcp://127.0.0.1:1", "nonsense://x"):
+        with pytest.raises(HiProbeError, match="no Dask scheduler answers there"):
+            run_sweep(grid(store), tmp_path / "out.csv", scheduler=address)
