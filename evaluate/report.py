@@ -190,7 +190,7 @@ def _report_videos(results: Results) -> list[ReportVideo]:
 def _read_descriptions(results: Results) -> dict[str, tuple[dict[str, Any], ...]]:
     """Descriptions of the intervals as they are now, by video, in the order of time."""
     path = results.folder / "descriptions.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
     found: dict[str, list[dict[str, Any]]] = {}
     for text in lines:
         try:

@@ -44,7 +44,8 @@ class Cluster:
     def __init__(self, config: ExtractConfig) -> None:
         self._config = config
         self._local: Any = None if config.scheduler else local_cluster(config.num_workers)
-        self._client = connect(config.scheduler or self._local.scheduler_address)
+        address = config.scheduler if self._local is None else self._local.scheduler_address
+        self._client = connect(str(address))
         try:
             self.description: BackboneDescription = self._call(_describe, config.backbone)
         except BaseException:

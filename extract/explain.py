@@ -254,7 +254,7 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     if not path.exists():
         return None, []
     content = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    for text in path.read_text(encoding="utf-8").split("\n"):  # a text may hold other line ends
         try:
             content.append(json.loads(text))
         except json.JSONDecodeError:

@@ -56,7 +56,7 @@ def write_intervals(results, anomalous):
 
 def lines(config):
     text = (config.results / "descriptions.jsonl").read_text()
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def test_every_interval_gets_the_text_that_generate_gives(config):
@@ -106,6 +106,16 @@ def test_it_goes_on_after_a_torn_line(config):
     summary = explain(config)
     assert (summary.num_described, summary.num_kept) == (1, 5)
     assert lines(config) == whole
+
+
+def test_odd_characters_in_a_text_are_kept(config):
+    explain(config)
+    path = config.results / "descriptions.jsonl"
+    header, first, *others = path.read_text().split("\n")
+    odd = json.dumps(json.loads(first) | {"text": "a\u2028b\x85c\x0cd"}, ensure_ascii=False)
+    path.write_text("\n".join([header, odd, *others]))
+    assert explain(config).num_kept == 6
+    assert "a\u2028b\x85c\x0cd" in [line.get("text") for line in lines(config)]
 
 
 def test_intervals_that_have_changed_are_described_anew(config):
