@@ -217,22 +217,20 @@ def _keep_valid(
 ) -> set[Interval]:
     """Rewrite the file with what still holds: its settings, and lines of today's intervals."""
     header, lines = _read(path)
-    if header is not None and not overwrite:
-        stored, wanted = _settings(header), _settings(provenance)
-        for name, value in wanted.items():
-            if stored[name] != value:
-                raise HiProbeError(
-                    f"{path}: was made with another {name}: {stored[name]!r}, this run has "
-                    f"{value!r}. Use the same, or drop the old with --overwrite."
-                )
+    differs = [] if header is None else _differences(header, provenance)
+    if differs and not overwrite:
+        raise HiProbeError(
+            f"{path}: was made with another {differs[0]}. Use the same, or drop the old with "
+            "--overwrite."
+        )
     today = {interval for own in intervals.values() for interval in own}
     known = {}
-    for line in lines if header is not None and not overwrite else []:
+    for line in [] if differs else lines:
         values: dict[str, Any] = {name: line.get(name) for name in Interval.__dataclass_fields__}
         interval = Interval(**values)
         if "text" in line and interval in today:
             known[interval] = line
-    header = provenance if header is None or overwrite else header
+    header = provenance if header is None or differs else header
     partial = path.with_name(f"{path.name}.partial")
     with write_errors(path):
         with partial.open("w", encoding="utf-8") as file:
@@ -242,11 +240,17 @@ def _keep_valid(
     return set(known)
 
 
-def _settings(provenance: dict[str, Any]) -> dict[str, Any]:
-    """What must be equal for two runs to fill one file; where the model lies is not."""
+def _differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """Say which settings differ that make other texts; where the model lies is none of them."""
     names = ("prompts", "keyframes", "max_new_tokens")
-    of_model = {f"model.{name}": provenance["model"][name] for name in ("weights_digest", "dtype")}
-    return of_model | {name: provenance[name] for name in names}
+    pairs = {name: (stored[name], wanted[name]) for name in names}
+    for name in ("weights_digest", "dtype"):
+        pairs[f"model.{name}"] = (stored["model"][name], wanted["model"][name])
+    return [
+        f"{name}: {before!r}, this run has {now!r}"
+        for name, (before, now) in pairs.items()
+        if before != now
+    ]
 
 
 def _read(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:

@@ -149,6 +149,8 @@ def test_other_settings_are_refused_unless_overwritten(config):
         explain(other)
     assert explain(replace(other, overwrite=True)).num_kept == 0
     assert lines(config)[0]["provenance"]["prompts"]["normal"] == "What is this?"
+    # Interrupted, the same command goes on: what has the same settings stays.
+    assert explain(replace(other, overwrite=True)).num_kept == 6
 
 
 def test_a_broken_video_does_not_stop_the_others(config):
