@@ -96,6 +96,8 @@ def _event_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 )
             for row in reader:
                 yield reader.line_num, {name: (row[name] or "").strip() for name in COLUMNS}
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: no such file. Expected CSV {','.join(COLUMNS)}.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ManifestError(f"{path}: cannot read it as CSV: {error}") from error
 

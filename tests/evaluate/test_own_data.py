@@ -109,5 +109,8 @@ def test_what_is_no_table_says_so(tmp_path):
     (tmp_path / "events.csv").write_text("video_id,path\n")
     with pytest.raises(ManifestError, match="the header lacks split, label"):
         own_data(tmp_path / "events.csv", inspect=no_video)
-    with pytest.raises(ManifestError, match="cannot read it as CSV"):
+    with pytest.raises(ManifestError, match="no such file"):
         own_data(tmp_path / "nothing.csv", inspect=no_video)
+    (tmp_path / "events.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ManifestError, match="cannot read it as CSV"):
+        own_data(tmp_path / "events.csv", inspect=no_video)
