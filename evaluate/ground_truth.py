@@ -164,7 +164,8 @@ def with_ground_truth(
         )
         # An end beyond the true length is worth a word; one that the convention cuts is not.
         _, num_beyond = clip_annotations(row["annotations"], int(row["num_frames"]))
-        ranges, _ = clip_annotations(widened, num_frames)
+        # Frames that padding adds are normal ones, wherever an annotation may end.
+        ranges, _ = clip_annotations(widened, min(num_frames, int(row["num_frames"])))
         lengths.append(num_frames)
         annotations.append(ranges)
         beyond = [r for r in row["annotations"] if r[0] >= row["num_frames"]]
@@ -216,8 +217,10 @@ def attach_ground_truth(
     Raises
     ------
     HiProbeError
-        A score is not finite.
+        A score, or the threshold, is not finite.
     """
+    if not np.isfinite(threshold):
+        raise HiProbeError(f"the threshold is {threshold}, expected a finite number.")
     if not np.isfinite(raw).all():
         where = segments[~np.isfinite(raw)]
         raise HiProbeError(

@@ -24,7 +24,6 @@ from hiprobe.evaluate.ground_truth import (
 from hiprobe.evaluate.report import render_results
 from hiprobe.evaluate.results import write_results
 from hiprobe.evaluate.scored import measure
-from hiprobe.evaluate.thumbnails import write_thumbnails
 from hiprobe.store import FeatureStore, HiProbeError, Probe
 from hiprobe.store.localization import DEFAULT_SIGMA
 
@@ -83,7 +82,7 @@ def run_evaluate(
     store, probe = FeatureStore.open(config.store), Probe.load(config.probe)
     _check_same_model(store, probe, config)
     videos, warnings = choose_test_videos(store, config.split, config.manifest, config.convention)
-    _check_no_overlap(store, probe, videos, config)
+    warnings += _check_no_overlap(store, probe, videos, config)
     on_step("scoring")
     raw = [probe.score(states) for _, states in store.iter_layer(probe.layer, videos.index)]
     scored = attach_ground_truth(
@@ -100,8 +99,7 @@ def run_evaluate(
         "provenance": _provenance(store, probe, config),
     }
     on_step("writing the report")
-    write_results(config.results, scored, metrics, probe)
-    write_thumbnails(config.results, store, scored)
+    write_results(config.results, scored, metrics, probe, store)
     render_results(config.results)
     return metrics
 
@@ -124,26 +122,38 @@ def _check_same_model(store: FeatureStore, probe: Probe, config: EvaluateConfig)
 
 def _other_settings(store: FeatureStore, probe: Probe) -> list[str]:
     """What the probe's states were extracted with, and the store's were not."""
-    trained_on = probe.store["provenance"]
+    trained_on, own = probe.store["provenance"], store.provenance
+    pairs = dict.fromkeys(("prompt", "keyframes", "segment_frames"), (trained_on, own))
+    pairs |= dict.fromkeys(("dtype", "load_in"), (trained_on["model"], own["model"]))
     return [
-        f"the probe was trained on states of another {name}: {trained_on.get(name)!r}, the store's "
-        f"is {store.provenance.get(name)!r}"
-        for name in ("prompt", "keyframes", "segment_frames")
-        if trained_on.get(name) != store.provenance.get(name)
+        f"the probe was trained on states of another {name}: {its.get(name)!r}, the store's is "
+        f"{ours.get(name)!r}"
+        for name, (its, ours) in pairs.items()
+        if its.get(name) != ours.get(name)
     ]
 
 
 def _check_no_overlap(
     store: FeatureStore, probe: Probe, videos: pd.DataFrame, config: EvaluateConfig
-) -> None:
-    trained_on, own = probe.store["provenance"], store.provenance
-    if trained_on.get("manifest") != own.get("manifest"):
-        return  # another data set, whose ids may coincide
-    if overlap := sorted(set(probe.training["video_ids"]) & set(videos.index)):
-        raise HiProbeError(
-            f"{config.probe}: {len(overlap)} of the videos to evaluate were used for training, "
-            f"for example {overlap[0]!r}. Evaluate another --split."
-        )
+) -> list[str]:
+    """Refuse to evaluate training videos; warn where ids coincide and nobody can tell."""
+    overlap = sorted(set(probe.training["video_ids"]) & set(videos.index))
+    if not overlap:
+        return []
+    manifests = [
+        provenance.get("manifest", {}).get("digest")
+        for provenance in (probe.store["provenance"], store.provenance)
+    ]
+    if manifests[0] != manifests[1]:
+        return [
+            f"{len(overlap)} of the videos have ids of videos that the probe was trained on, for "
+            f"example {overlap[0]}, by another manifest: if they are the same videos, these "
+            "figures say nothing"
+        ]
+    raise HiProbeError(
+        f"{config.probe}: {len(overlap)} of the videos to evaluate were used for training, "
+        f"for example {overlap[0]!r}. Evaluate another --split."
+    )
 
 
 def _provenance(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> dict[str, Any]:

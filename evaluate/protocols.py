@@ -8,6 +8,7 @@ is refused, all of it at once.
 from __future__ import annotations
 
 import csv
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -318,12 +319,19 @@ def read_lengths(path: Path) -> dict[str, tuple[int, float]]:
     """Read a CSV ``video_id,num_frames,fps``."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return {
+            lengths = {
                 row["video_id"]: (int(row["num_frames"]), float(row["fps"]))
                 for row in csv.DictReader(file)
             }
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise ManifestError(f"{path}: expected CSV video_id,num_frames,fps: {error}") from error
+    wrong = [
+        f"{name}: {num_frames} frames at {fps} per second"
+        for name, (num_frames, fps) in lengths.items()
+        if num_frames <= 0 or not 0 < fps < math.inf
+    ]
+    refuse(path, wrong, "lengths")
+    return lengths
 
 
 def _files_by_id(root: Path, warnings: list[str]) -> dict[str, Path]:

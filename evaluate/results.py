@@ -16,13 +16,18 @@ import pandas as pd
 
 from hiprobe.evaluate.metrics import Ranking
 from hiprobe.evaluate.scored import ScoredSegments
-from hiprobe.store import HiProbeError, Probe, format_annotations, parse_annotations
+from hiprobe.evaluate.thumbnails import write_thumbnails
+from hiprobe.store import FeatureStore, HiProbeError, Probe, format_annotations, parse_annotations
 from hiprobe.store.ground_truth import anomalous_frame_counts
 from hiprobe.store.localization import intervals
 
 
 def write_results(
-    folder: Path, scored: ScoredSegments, metrics: dict[str, Any], probe: Probe | None = None
+    folder: Path,
+    scored: ScoredSegments,
+    metrics: dict[str, Any],
+    probe: Probe | None = None,
+    store: FeatureStore | None = None,
 ) -> None:
     """Write everything; ``metrics.json`` comes last: its existence means the results are whole.
 
@@ -34,13 +39,18 @@ def write_results(
         The content of ``metrics.json``; of the probe its layers are added.
     probe : Probe, optional
         What made the scores; None for those of other methods.
+    store : FeatureStore, optional
+        Where thumbnails may be.
     """
     if probe is not None:
         metrics |= {"layer": probe.layer, "layers": probe.layers}
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "metrics.json").unlink(missing_ok=True)
+    for name in ("metrics.json", "thumbnails.json", "report.html"):  # of an earlier evaluation
+        (folder / name).unlink(missing_ok=True)
     _write_scores(folder / "scores.csv", scored)
     _write_json(folder / "intervals.json", _intervals(scored))
+    if store is not None:
+        write_thumbnails(folder, store, scored)
     _write_json(folder / "metrics.json", metrics)
 
 
@@ -117,6 +127,7 @@ class Results:
 def _write_scores(path: Path, scored: ScoredSegments) -> None:
     names = scored.videos.index.to_numpy()
     first = np.searchsorted(scored.video, np.arange(len(names)))
+    is_anomalous = scored.is_anomalous
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         columns = ("video_id", "segment", "start_frame", "stop_frame", "score", "smoothed")
@@ -130,7 +141,7 @@ def _write_scores(path: Path, scored: ScoredSegments) -> None:
                     scored.stop_frame[row],
                     repr(float(scored.raw[row])),
                     repr(float(scored.smoothed[row])),
-                    int(scored.is_anomalous[row]),
+                    int(is_anomalous[row]),
                 ]
             )
 
@@ -138,6 +149,7 @@ def _write_scores(path: Path, scored: ScoredSegments) -> None:
 def _intervals(scored: ScoredSegments) -> dict[str, Any]:
     """Per video, the anomalous and the normal intervals, in frames and seconds."""
     content = {}
+    is_anomalous = scored.is_anomalous
     for index, (video_id, row) in enumerate(scored.videos.iterrows()):
         own = scored.video == index
         start, stop = scored.start_frame[own], scored.stop_frame[own]
@@ -159,8 +171,8 @@ def _intervals(scored: ScoredSegments) -> dict[str, Any]:
                     for first, last in intervals(flags, start, stop)
                 ]
                 for name, flags in (
-                    ("anomalous", scored.is_anomalous[own]),
-                    ("normal", ~scored.is_anomalous[own]),
+                    ("anomalous", is_anomalous[own]),
+                    ("normal", ~is_anomalous[own]),
                 )
             },
         }

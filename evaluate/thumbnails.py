@@ -36,15 +36,17 @@ def write_thumbnails(folder: Path, store: FeatureStore, scored: ScoredSegments) 
         path.unlink(missing_ok=True)
         return
     edges = np.searchsorted(scored.video, np.arange(len(scored.videos) + 1))
-    content = {}
+    content, keyframes = {}, int(store.provenance["keyframes"])
     for index, video_id in enumerate(scored.videos.index):
         own = slice(edges[index], edges[index + 1])
         smoothed = scored.smoothed[own]
-        middles = (scored.start_frame[own] + scored.stop_frame[own]) // 2
+        start, stop = scored.start_frame[own], scored.stop_frame[own]
+        # The keyframe that is the segment's thumbnail.
+        shown = start + keyframes // 2 * (stop - start) // keyframes
         chosen = peaks(smoothed)
         content[str(video_id)] = [
             {
-                "frame": int(middles[segment]),
+                "frame": int(shown[segment]),
                 "score": round(float(smoothed[segment]), 4),
                 "jpeg": _jpeg(picture),
             }

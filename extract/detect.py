@@ -134,7 +134,7 @@ def detect(
         smoothed=smooth(raw, config.sigma) if len(raw) else raw,
         threshold=probe.threshold["value"] if config.threshold is None else config.threshold,
         provenance=_provenance(config, probe, backbone),
-        notes=_notes(video, reader),
+        notes=_notes(video, reader) + _other_settings(probe, backbone),
     )
 
 
@@ -195,8 +195,17 @@ def _load(config: DetectConfig, probe: Probe) -> Backbone:
     settings = probe.store["provenance"]
     trained_on = settings["model"]
     dtype = trained_on["dtype"] if config.backbone.dtype == "auto" else config.backbone.dtype
+    attention = config.backbone.attention
+    if attention == "auto" and trained_on.get("attention") in ("eager", "sdpa"):
+        attention = trained_on["attention"]
     backbone = Backbone(
-        replace(config.backbone, prompt=settings["prompt"], layers=(probe.layer,), dtype=dtype)
+        replace(
+            config.backbone,
+            prompt=settings["prompt"],
+            layers=(probe.layer,),
+            dtype=dtype,
+            attention=attention,
+        )
     )
     own = backbone.describe().provenance["model"]
     for name in ("weights_digest", "class"):
@@ -216,6 +225,17 @@ def _notes(video: VideoInfo, reader: SegmentReader) -> list[str]:
     if reader.num_decoded != video.num_frames:
         notes.append(f"decoded {reader.num_decoded} of the {video.num_frames} frames announced")
     return notes
+
+
+def _other_settings(probe: Probe, backbone: Backbone) -> list[str]:
+    trained_on = probe.store["provenance"]["model"]
+    own = backbone.describe().provenance["model"]
+    return [
+        f"the model runs with {name} {own[name]!r}, the probe's states were made with "
+        f"{trained_on.get(name)!r}"
+        for name in ("dtype", "attention", "load_in")
+        if own[name] != trained_on.get(name)
+    ]
 
 
 def _provenance(config: DetectConfig, probe: Probe, backbone: Backbone) -> dict[str, Any]:

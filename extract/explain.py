@@ -146,6 +146,7 @@ def explain(
                 continue
             on_progress(done, total, video_id)
             video = store.videos.loc[video_id]
+            before = done
             try:
                 batches = _batches(video["path"], intervals[video_id], wanted, config)
                 for batch in batches:
@@ -158,6 +159,11 @@ def explain(
                         _append(file, vars(interval) | {"text": text})
                     done += len(batch)
                     on_progress(done, total, video_id)
+                if done - before < len(wanted):
+                    raise VideoError(
+                        f"{video['path']}: ends before its last interval begins: expected "
+                        f"{video['num_frames']} frames. Is it another file than was extracted?"
+                    )
             except VideoError as error:
                 failures[video_id] = str(error)
     on_progress(total, total, "")
@@ -217,6 +223,8 @@ def _keep_valid(
 ) -> set[Interval]:
     """Rewrite the file with what still holds: its settings, and lines of today's intervals."""
     header, lines = _read(path)
+    if header is None:  # whose descriptions these are, nobody can tell
+        lines = []
     differs = [] if header is None else _differences(header, provenance)
     if differs and not overwrite:
         raise HiProbeError(
@@ -224,27 +232,28 @@ def _keep_valid(
             "--overwrite."
         )
     today = {interval for own in intervals.values() for interval in own}
-    known = {}
+    kept = {}
     for line in [] if differs else lines:
         values: dict[str, Any] = {name: line.get(name) for name in Interval.__dataclass_fields__}
         interval = Interval(**values)
-        if "text" in line and interval in today:
-            known[interval] = line
+        if "text" in line:
+            kept[interval] = line
     header = provenance if header is None or differs else header
     partial = path.with_name(f"{path.name}.partial")
     with write_errors(path):
         with partial.open("w", encoding="utf-8") as file:
-            for content in ({"provenance": header}, *known.values()):
+            for content in ({"provenance": header}, *kept.values()):
                 _append(file, content)
         partial.replace(path)
-    return set(known)
+    # What is not an interval today may be one again, with the threshold of before.
+    return set(kept) & today
 
 
 def _differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """Say which settings differ that make other texts; where the model lies is none of them."""
     names = ("prompts", "keyframes", "max_new_tokens")
     pairs = {name: (stored[name], wanted[name]) for name in names}
-    for name in ("weights_digest", "dtype"):
+    for name in ("weights_digest", "dtype", "load_in"):
         pairs[f"model.{name}"] = (stored["model"][name], wanted["model"][name])
     return [
         f"{name}: {before!r}, this run has {now!r}"

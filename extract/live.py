@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from rich.console import Console, Group
@@ -54,7 +55,8 @@ def curve(scores: list[float], threshold: float, width: int) -> Text:
     """Draw scores as a line of bars, red above the threshold; the last `width` of them."""
     text = Text()
     for score in scores[-width:]:
-        bar = BARS[min(int(max(score, 0.0) * len(BARS)), len(BARS) - 1)]
+        height = min(max(score, 0.0), 1.0) if math.isfinite(score) else 0.0
+        bar = BARS[min(int(height * len(BARS)), len(BARS) - 1)]
         text.append(bar, style="bold red" if score > threshold else "cyan")
     return text
 

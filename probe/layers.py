@@ -156,6 +156,7 @@ def _embed(store: FeatureStore, samples: Samples, layer: int, seed: int) -> pd.D
         {
             "layer": layer,
             "sample": np.arange(len(states)),
+            "video_id": samples.owner,
             "label": np.where(samples.is_anomalous, "anomalous", "normal"),
             "x": positions[:, 0],
             "y": positions[:, 1],

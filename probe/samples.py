@@ -90,14 +90,17 @@ def choose_videos(
     list of str
         Video ids in the order of `labels`.
     """
-    if num_videos is not None:
-        fraction = min(1.0, num_videos / len(labels))
+    counts = {label: int((labels == label).sum()) for label in ("normal", "anomalous")}
+    if num_videos is None:
+        wanted = {label: round(fraction * count) for label, count in counts.items()}
+    else:
+        num_normal = round(num_videos * counts["normal"] / len(labels))
+        wanted = {"normal": num_normal, "anomalous": num_videos - num_normal}
     rng = np.random.default_rng(seed)
     chosen: set[str] = set()
-    for label in ("normal", "anomalous"):
+    for label, number in wanted.items():
         of_class = labels.index[labels == label].to_numpy()
-        wanted = max(round(fraction * len(of_class)), MIN_VIDEOS_PER_CLASS)
-        chosen.update(rng.permutation(of_class)[:wanted])
+        chosen.update(rng.permutation(of_class)[: max(number, MIN_VIDEOS_PER_CLASS)])
     return [video_id for video_id in labels.index if video_id in chosen]
 
 

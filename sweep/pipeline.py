@@ -319,7 +319,8 @@ def _tasks(config: SweepConfig, store: Path) -> list[Task]:
 def _check_no_overlap(
     train: FeatureStore, test: FeatureStore, pool: pd.DataFrame, test_videos: pd.DataFrame
 ) -> None:
-    if train.provenance.get("manifest") != test.provenance.get("manifest"):
+    manifests = [store.provenance.get("manifest", {}).get("digest") for store in (train, test)]
+    if manifests[0] != manifests[1]:
         return  # another data set, whose ids may coincide
     if overlap := sorted(set(pool.index) & set(test_videos.index)):
         raise HiProbeError(
@@ -331,8 +332,9 @@ def _check_no_overlap(
 def _parts_folder(config: SweepConfig, out: Path) -> Path:
     """Results so far, of this very grid on these very stores."""
     stores = [*config.stores, *([config.test_store] if config.test_store else [])]
-    digests = [FeatureStore.open(store).provenance["model"]["weights_digest"] for store in stores]
-    identity = json.dumps([asdict(config), digests], default=str, sort_keys=True)
+    opened = [FeatureStore.open(store) for store in stores]
+    contents = [(store.provenance, len(store.segments)) for store in opened]
+    identity = json.dumps([asdict(config), contents], default=str, sort_keys=True)
     name = hashlib.sha256(identity.encode()).hexdigest()[:12]
     folder = out.with_name(f"{out.name}.parts-{name}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -386,7 +388,7 @@ def _with_saliency(table: pd.DataFrame) -> pd.DataFrame:
     table["saliency"], table["is_dlsp_choice"] = np.nan, False
     for _, group in table.groupby(list(EXPERIMENT), dropna=False):
         of_layer = group.drop_duplicates("layer").set_index("layer")[list(METRICS)]
-        if (of_layer.index >= 1).sum() < 2:
+        if not (of_layer.index >= 1).any():
             continue
         saliency = dlsp({layer: LayerStatistics(*row) for layer, row in of_layer.iterrows()})
         table.loc[group.index, "saliency"] = group["layer"].map(saliency.saliency)

@@ -225,6 +225,15 @@ def keyframes(stores: Sequence[Path], config: TableConfig) -> Table:
                 f"{one.path} and {other.path}: both have {one.provenance['keyframes']} keyframes a "
                 "segment, expected a store for each number. Leave one of them out."
             )
+        for name in ("prompt", "segment_frames", "manifest"):
+            settings = [store.provenance.get(name) for store in (one, other)]
+            if name == "manifest":
+                settings = [(value or {}).get("digest") for value in settings]
+            if settings[0] != settings[1]:
+                raise HiProbeError(
+                    f"{one.path} and {other.path}: {name} is {settings[0]!r} and {settings[1]!r}, "
+                    "expected stores that differ in their keyframes only. Extract them alike."
+                )
         if _model(one) != _model(other):
             raise HiProbeError(
                 f"{one.path} is of {one.provenance['model']['id']}, {other.path} of "
