@@ -94,7 +94,8 @@ def choose_videos(
     if num_videos is None:
         wanted = {label: round(fraction * count) for label, count in counts.items()}
     else:
-        num_normal = round(num_videos * counts["normal"] / len(labels))
+        share = round(num_videos * counts["normal"] / len(labels))
+        num_normal = max(MIN_VIDEOS_PER_CLASS, min(share, num_videos - MIN_VIDEOS_PER_CLASS))
         wanted = {"normal": num_normal, "anomalous": num_videos - num_normal}
     rng = np.random.default_rng(seed)
     chosen: set[str] = set()

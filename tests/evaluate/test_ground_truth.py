@@ -87,3 +87,13 @@ def test_a_video_that_the_convention_leaves_nothing_of_is_refused():
     )
     with pytest.raises(ManifestError, match="a: no frame of its 15 is evaluated"):
         with_ground_truth(videos, "m.csv", Convention("cut-16"), [])
+
+
+def test_frames_that_padding_adds_are_normal():
+    videos = pd.DataFrame(
+        {"label": ["anomalous"], "num_frames": [50], "annotations": [((40, 60),)]}, index=["a"]
+    )
+    warnings = []
+    chosen = with_ground_truth(videos, None, Convention("pad-16"), warnings)
+    assert chosen["annotations"]["a"] == ((40, 50),)
+    assert warnings == ["a: annotation ended at 60, clipped to its 50 frames"]

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+import zarr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hiprobe.evaluate.ground_truth import Convention
@@ -195,6 +196,39 @@ def test_the_convention_is_recorded_and_counts(config):
     assert plain["num_frames"] == sum(lengths)
     assert metrics["num_frames"] == sum(-(-length // 16) * 16 for length in lengths)
     assert metrics["num_anomalous_frames"] == plain["num_anomalous_frames"] + 6
+
+
+def copied_with(config, make_store, **manifest):
+    """The same videos in another store."""
+    other = make_store(name="other.zarr")
+    zarr.open_group(other, mode="a").attrs["manifest"] = manifest
+    return changed(config, store=other, split="train")
+
+
+def test_training_videos_are_known_by_the_manifests_digest(config, make_store):
+    same = FeatureStore.open(config.store).provenance["manifest"]["digest"]
+    moved = copied_with(config, make_store, path="/elsewhere", digest=same)
+    with pytest.raises(HiProbeError, match="were used for training"):
+        run_evaluate(moved)
+
+
+def test_coinciding_ids_of_another_manifest_are_said(config, make_store):
+    metrics = run_evaluate(copied_with(config, make_store, path="/m", digest="another"))
+    assert "12 of the videos have ids of videos that the probe was trained on" in str(
+        metrics["warnings"]
+    )
+
+
+def test_a_threshold_must_be_a_number(config):
+    with pytest.raises(HiProbeError, match="the threshold is nan"):
+        run_evaluate(changed(config, threshold=float("nan")))
+
+
+def test_what_an_earlier_evaluation_left_is_gone(config):
+    config.results.mkdir()
+    (config.results / "thumbnails.json").write_text('{"video-02": []}')
+    run_evaluate(config)
+    assert not (config.results / "thumbnails.json").exists()
 
 
 def test_a_split_without_videos_says_so(make_store, config):

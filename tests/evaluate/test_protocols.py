@@ -129,3 +129,13 @@ def test_masks_that_cannot_be_are_listed(tmp_path):
     assert "c.npy: has 7 frames, the video 8" in str(caught.value)
     with pytest.raises(ManifestError, match="no masks in it"):
         shanghaitech(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("row", ["a,0,30", "a,-5,30", "a,9,0", "a,9,nan", "a,9", "a,x,30"])
+def test_lengths_that_are_no_lengths_are_refused(tmp_path, row):
+    (tmp_path / "l.csv").write_text(f"video_id,num_frames,fps\n{row}\n")
+    (tmp_path / "a.txt").write_text("a.mp4  Abuse  1  5  -1  -1\n")
+    with pytest.raises(
+        ManifestError, match=r"1 wrong lengths|expected CSV video_id,num_frames,fps"
+    ):
+        ucf_crime(tmp_path / "a.txt", lengths=tmp_path / "l.csv")

@@ -135,6 +135,22 @@ def test_intervals_that_have_changed_are_described_anew(config):
     }
 
 
+def test_descriptions_come_back_with_the_threshold(config):
+    explain(config)
+    before = (config.results / "intervals.json").read_text()
+    write_intervals(config.results, {"v0": None, "v1": None, "v2": (24, 48)})
+    explain(config)
+    (config.results / "intervals.json").write_text(before)
+    assert explain(config).num_described == 0
+
+
+def test_a_video_that_has_become_shorter_fails(config, make_video):
+    make_video("2.mp4", num_frames=20)
+    summary = explain(config)
+    assert "v2" in summary.failures
+    assert "ends before its last interval begins" in summary.failures["v2"]
+
+
 def test_only_what_is_asked_for(config):
     explain(replace(config, kinds=("anomalous",), only=("v0",)))
     assert [(line["video_id"], line["kind"]) for line in lines(config)[1:]] == [("v0", "anomalous")]

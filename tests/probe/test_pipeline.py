@@ -87,3 +87,11 @@ def test_samples_are_means_over_temporal_bins(make_store):
     ]
     np.testing.assert_allclose(states, expected, rtol=1e-6)
     assert samples.is_anomalous.tolist() == [False] * 3 + [True] * 3
+
+
+@pytest.mark.parametrize("num_videos", [4, 5, 6, 11, 40])
+def test_so_many_videos_are_drawn_as_asked_for(num_videos):
+    labels = pd.Series(["normal"] * 30 + ["anomalous"] * 10, index=[f"v{i}" for i in range(40)])
+    drawn = choose_videos(labels, 1.0, 0, num_videos)
+    assert len(drawn) == num_videos
+    assert min((labels[drawn] == label).sum() for label in ("normal", "anomalous")) >= 2

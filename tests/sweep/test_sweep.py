@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import zarr
 
 from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
@@ -129,3 +130,22 @@ def test_a_scheduler_that_does_not_answer_is_said(store, tmp_path, monkeypatch):
     for address in ("tcp://127.0.0.1:1", "nonsense://x"):
         with pytest.raises(HiProbeError, match="no Dask scheduler answers there"):
             run_sweep(grid(store), tmp_path / "out.csv", scheduler=address)
+
+
+def test_results_of_a_store_that_has_changed_are_not_gone_on_with(store, tmp_path, monkeypatch):
+    run_task, computed = pipeline.run_task, []
+
+    def interrupted(config, task, prepared):
+        if computed:
+            raise KeyboardInterrupt
+        computed.append(task.layer)
+        return run_task(config, task, prepared)
+
+    monkeypatch.setattr(pipeline, "run_task", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(grid(store), tmp_path / "out.csv")
+    monkeypatch.setattr(pipeline, "run_task", run_task)
+    zarr.open_group(store, mode="a").attrs["created"] = "later"
+    counted = []
+    run_sweep(grid(store), tmp_path / "out.csv", on_task=lambda done, total: counted.append(done))
+    assert counted[0] == 0
