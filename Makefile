@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-OUT ?= demo
+OUT ?= demo-output
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check lint types format bench-l2 bench-extract bench-probe bench-evaluate stress-kill \
@@ -35,7 +35,7 @@ lint: install ## Check style with ruff
 # The stages' folders lie at the top level; mypy needs to see them below one folder `hiprobe`.
 types: install ## Check types with mypy
 	@mkdir -p build/types/hiprobe
-	@for stage in store extract probe evaluate sweep cli; do ln -sfn $(CURDIR)/$$stage build/types/hiprobe/$$stage; done
+	@for stage in manifest store extract probe evaluate sweep demo cli; do ln -sfn $(CURDIR)/$$stage build/types/hiprobe/$$stage; done
 	cd build/types && MYPYPATH=. $(abspath $(BIN))/mypy --config-file $(CURDIR)/pyproject.toml --namespace-packages --explicit-package-bases hiprobe
 
 format: install ## Format the code and mend what ruff can mend
@@ -61,7 +61,7 @@ bench-demo-model: install ## Trained against random weights and pixel statistics
 	$(BIN)/python -m benchmarks.demo_model
 
 demo-model: install ## Train the demo's model again (some 25 minutes on two cores)
-	$(BIN)/python -m hiprobe.extract.demo.train
+	$(BIN)/python -m hiprobe.demo.train
 
 clean: ## Remove everything that make built
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

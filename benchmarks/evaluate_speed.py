@@ -25,8 +25,8 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
-from hiprobe.evaluate.ground_truth import attach_ground_truth
-from hiprobe.evaluate.protocols import xd_violence
+from hiprobe.evaluate.test_set import attach_ground_truth
+from hiprobe.manifest.benchmarks import xd_violence
 
 ROUNDS, SEGMENT_FRAMES = 9, 24
 

@@ -38,8 +38,8 @@ from memory import peak_bytes
 from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig
 
 from hiprobe.extract.backbone import Backbone, BackboneConfig
-from hiprobe.extract.demo.clips import plan_clips, write_clips
-from hiprobe.extract.demo.model import TRAINED_MODEL, VOCABULARY, new_model, new_processor
+from hiprobe.demo.clips import plan_clips, write_clips
+from hiprobe.demo.model import TRAINED_MODEL, VOCABULARY, new_model, new_processor
 from hiprobe.extract.pipeline import ExtractConfig, extract
 from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES, segment_ranges
 from hiprobe.extract.video import SegmentReader, inspect_video

@@ -26,9 +26,9 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from hiprobe.extract.demo.clips import plan_clips, write_clips
-from hiprobe.extract.demo.model import TRAINED_MODEL
-from hiprobe.extract.manifests import folder_manifest
+from hiprobe.demo.clips import plan_clips, write_clips
+from hiprobe.demo.model import TRAINED_MODEL
+from hiprobe.manifest.folder import folder_manifest
 from hiprobe.store import write_manifest
 from hiprobe.store.journal import read_journal
 from hiprobe.store.schema import INDEX_ARRAYS

@@ -16,7 +16,7 @@ import numpy as np
 
 from hiprobe.evaluate.metrics import Ranking
 from hiprobe.probe.samples import choose_videos, make_samples
-from hiprobe.probe.scorers import fit_logistic
+from hiprobe.store.scorers import fit_scorer
 from hiprobe.store import DONE, FeatureStore
 from hiprobe.store.ground_truth import anomalous_frame_counts
 
@@ -41,7 +41,7 @@ def held_out_auc(store: FeatureStore, seed: int) -> dict[float, float]:
     for layer in (layer for layer in store.layers if layer >= 1):
         training, states = samples.states(store, layer), store.layer(layer, test)
         for strength in STRENGTHS:
-            scorer = fit_logistic(training, samples.is_anomalous, strength)
+            scorer = fit_scorer("logistic", training, samples.is_anomalous, strength)
             metrics = Ranking(scorer.logits(states), anomalous, stop - start - anomalous).metrics()
             assert metrics is not None, "the held-out half has one class only"
             aucs[strength].append(metrics.auc)

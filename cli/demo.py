@@ -20,7 +20,7 @@ MODEL = "tiny-qwen2.5-vl"
 
 
 def demo(
-    out: Annotated[Path, typer.Argument(help="Folder for everything it makes.")] = Path("demo"),
+    out: Annotated[Path, typer.Argument(help="Folder for everything it makes.")] = Path("demo-output"),
     seed: Annotated[int, typer.Option(help="Of the clips.")] = 0,
 ) -> None:
     """Run the whole path, from manifest to report, on generated clips, offline, without a GPU."""
@@ -46,13 +46,13 @@ def demo(
 
 def _make_inputs(videos: Path, model: Path, seed: int) -> None:
     """Generate the clips and copy the model, unless an earlier run did."""
-    from hiprobe.extract.cli import require_extract
+    from hiprobe.cli.extract import require_extract
 
     require_extract()
     from rich.progress import Progress
 
-    from hiprobe.extract.demo.clips import plan_clips, write_clips
-    from hiprobe.extract.demo.model import TRAINED_MODEL
+    from hiprobe.demo.clips import plan_clips, write_clips
+    from hiprobe.demo.model import TRAINED_MODEL
 
     done = videos.parent / f"inputs-seed-{seed}.done"
     if done.exists():

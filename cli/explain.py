@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hiprobe.extract.cli import EXIT_SOME_FAILED, check_choice, require_extract
+from hiprobe.cli.extract import EXIT_SOME_FAILED, check_choice, require_extract
 
 
 def explain(

@@ -10,10 +10,10 @@ import hiprobe.cli.demo
 import hiprobe.cli.explain
 import hiprobe.cli.manifest
 import hiprobe.cli.store
-import hiprobe.evaluate.cli
-import hiprobe.extract.cli
-import hiprobe.probe.cli
-import hiprobe.sweep.cli
+import hiprobe.cli.evaluate
+import hiprobe.cli.extract
+import hiprobe.cli.probe
+import hiprobe.cli.sweep
 from hiprobe.store.errors import HiProbeError
 
 EXIT_USER_ERROR = 1
@@ -30,23 +30,23 @@ manifest = typer.Typer(help="Make a manifest: which videos there are, and their 
 store = typer.Typer(help="Look into feature stores, check and join them.")
 
 app.add_typer(manifest, name="manifest", no_args_is_help=True)
-app.command()(hiprobe.extract.cli.extract)
-app.command()(hiprobe.probe.cli.probe)
-app.command()(hiprobe.probe.cli.layers)
-app.command()(hiprobe.sweep.cli.sweep)
-app.command()(hiprobe.sweep.cli.table)
-app.command()(hiprobe.evaluate.cli.evaluate)
-app.command("evaluate-scores")(hiprobe.evaluate.cli.evaluate_scores)
-app.command()(hiprobe.evaluate.cli.compare)
-app.command()(hiprobe.evaluate.cli.report)
+app.command()(hiprobe.cli.extract.extract)
+app.command()(hiprobe.cli.probe.probe)
+app.command()(hiprobe.cli.probe.layers)
+app.command()(hiprobe.cli.sweep.sweep)
+app.command()(hiprobe.cli.sweep.table)
+app.command()(hiprobe.cli.evaluate.evaluate)
+app.command("evaluate-scores")(hiprobe.cli.evaluate.evaluate_scores)
+app.command()(hiprobe.cli.evaluate.compare)
+app.command()(hiprobe.cli.evaluate.report)
 app.command()(hiprobe.cli.explain.explain)
-app.command()(hiprobe.extract.cli.detect)
+app.command()(hiprobe.cli.extract.detect)
 app.add_typer(store, name="store", no_args_is_help=True)
 app.command()(hiprobe.cli.demo.demo)
-manifest.command("folder")(hiprobe.extract.cli.manifest_folder)
-manifest.command("ucf-crime")(hiprobe.evaluate.cli.manifest_ucf_crime)
-manifest.command("xd-violence")(hiprobe.evaluate.cli.manifest_xd_violence)
-manifest.command("shanghaitech")(hiprobe.evaluate.cli.manifest_shanghaitech)
+manifest.command("folder")(hiprobe.cli.extract.manifest_folder)
+manifest.command("ucf-crime")(hiprobe.cli.evaluate.manifest_ucf_crime)
+manifest.command("xd-violence")(hiprobe.cli.evaluate.manifest_xd_violence)
+manifest.command("shanghaitech")(hiprobe.cli.evaluate.manifest_shanghaitech)
 manifest.command("events")(hiprobe.cli.manifest.events)
 store.command("info")(hiprobe.cli.store.info)
 store.command("verify")(hiprobe.cli.store.verify)

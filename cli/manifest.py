@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hiprobe.evaluate.cli import LENGTHS, OUT, write
+from hiprobe.cli.evaluate import LENGTHS, OUT, write
 
 
 def events(
@@ -22,13 +22,13 @@ def events(
     lengths: Annotated[Path | None, LENGTHS] = None,
 ) -> None:
     """Build a manifest from intervals in seconds, each video at its own frame rate."""
-    from hiprobe.evaluate.own_data import own_data
+    from hiprobe.manifest.events import own_data
 
     write(own_data(table, lengths=lengths, inspect=_inspect), out)
 
 
 def _inspect(path: Path) -> tuple[int, float]:
-    from hiprobe.extract.cli import require_video
+    from hiprobe.cli.extract import require_video
 
     require_video()
     from hiprobe.extract.video import inspect_video

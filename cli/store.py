@@ -125,7 +125,7 @@ def import_(
 
 def _certify(store: Path, num_segments: int, model: str | None, device: str, seed: int) -> None:
     """Compute random segments again, print the differences, and keep them in the store."""
-    from hiprobe.extract.cli import require_extract
+    from hiprobe.cli.extract import require_extract
 
     require_extract()
     from hiprobe.extract.parity import certify

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hiprobe.evaluate.ground_truth import listing
+from hiprobe.evaluate.test_set import listing
 from hiprobe.evaluate.metrics import Interval, Ranking
 from hiprobe.evaluate.results import Results
 from hiprobe.store import HiProbeError, format_annotations

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hiprobe.evaluate.ground_truth import (
+from hiprobe.evaluate.test_set import (
     LENGTHS,
     Convention,
     attach_ground_truth,

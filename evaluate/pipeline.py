@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hiprobe.evaluate.ground_truth import (
+from hiprobe.evaluate.test_set import (
     Convention,
     attach_ground_truth,
     choose_test_videos,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hiprobe.evaluate.detection import mean_average_precision
+from hiprobe.evaluate.map_at_iou import mean_average_precision
 from hiprobe.evaluate.metrics import Ranking, equal_error_rate, f1_score, pair_auc
 
 

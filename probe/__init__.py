@@ -1,5 +1,5 @@
 """CPU jobs on a store: layer saliency (DLSP), the scorer, the threshold. Never imports torch.
 
 The building blocks are in `hiprobe.probe.saliency`, `hiprobe.probe.samples` and
-`hiprobe.probe.scorers`; the job that puts them together is `hiprobe.probe.pipeline.run_probe`.
+`hiprobe.store.scorers`; the job that puts them together is `hiprobe.probe.pipeline.run_probe`.
 """

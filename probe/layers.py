@@ -22,7 +22,7 @@ from sklearn.model_selection import RepeatedStratifiedKFold
 from hiprobe.probe.pipeline import ProbeConfig, draw_samples, training_videos
 from hiprobe.probe.saliency import METRICS, dlsp, layer_statistics
 from hiprobe.probe.samples import Samples, choose_videos
-from hiprobe.probe.scorers import fit_scorer
+from hiprobe.store.scorers import fit_scorer
 from hiprobe.store import FeatureStore, HiProbeError
 
 MAX_FOLDS, FOLD_REPEATS = 5, 4

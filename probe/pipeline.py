@@ -28,7 +28,7 @@ from hiprobe.probe.samples import (
     make_samples,
     make_segment_samples,
 )
-from hiprobe.probe.scorers import DEFAULT_L2, fit_scorer
+from hiprobe.store.scorers import DEFAULT_L2, fit_scorer
 from hiprobe.store import DONE, FeatureStore, HiProbeError, Probe, StoreError, read_manifest
 
 

@@ -5,6 +5,10 @@ a bug of ours and keeps its traceback. A message says where, what was expected, 
 and what to do.
 """
 
+from collections.abc import Sequence
+
+MAX_LISTED = 20
+
 
 class HiProbeError(Exception):
     """Something the user can fix."""
@@ -24,3 +28,9 @@ class ManifestError(HiProbeError):
 
 class ModelError(HiProbeError):
     """A backbone cannot be loaded, or gives numbers that cannot be stored."""
+
+
+def listing(problems: Sequence[str]) -> str:
+    """Lay problems out for a message: a line each, the first twenty, and how many more."""
+    more = [f"… and {len(problems) - MAX_LISTED} more"] * (len(problems) > MAX_LISTED)
+    return "\n".join(f"  {problem}" for problem in [*problems[:MAX_LISTED], *more])

@@ -17,13 +17,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hiprobe.store.errors import ManifestError
+from hiprobe.store.errors import ManifestError, listing
 
 SPLITS = ("train", "test")
 LABELS = ("normal", "anomalous")
 REQUIRED_COLUMNS = ("video_id", "path", "split", "label")
 COLUMNS = (*REQUIRED_COLUMNS, "category", "annotations", "num_frames", "fps")
-MAX_LISTED_PROBLEMS = 20
 
 Annotations = tuple[tuple[int, int], ...]
 
@@ -145,16 +144,13 @@ def read_manifest(path: str | Path) -> list[VideoRecord]:
                     f"{first_line_of[record.video_id]}"
                 )
         except ValueError as error:
-            problems.append(f"  line {line}: {error}")
+            problems.append(f"line {line}: {error}")
             continue
         first_line_of[record.video_id] = line
         records.append(replace(record, path=str((path.parent / record.path).absolute())))
     if problems:
-        shown = problems[:MAX_LISTED_PROBLEMS]
-        more = len(problems) - len(shown)
-        listing = "\n".join(shown + ([f"  … and {more} more"] if more else []))
         raise ManifestError(
-            f"{path}: {len(problems)} bad line(s):\n{listing}\nCorrect them and run again."
+            f"{path}: {len(problems)} bad line(s):\n{listing(problems)}\nCorrect them and run again."
         )
     if not records:
         raise ManifestError(f"{path}: no videos in it. Expected a header line and a line a video.")

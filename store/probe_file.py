@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import expit
 
 from hiprobe.store.errors import HiProbeError
+from hiprobe.store.provenance import Provenance
 from hiprobe.store.scorers import scorer_from_json
 
 PROBE_SCHEMA = "hiprobe-probe-1"
@@ -59,9 +60,14 @@ class Probe:
         return expit(scorer_from_json(self.scorer).logits(states))
 
     @property
+    def origin(self) -> Provenance:
+        """How the states were made that it was trained on."""
+        return Provenance.of(self.store.get("provenance", {}), self.num_features)
+
+    @property
     def num_features(self) -> int:
         """Width of the hidden states that the scorer reads."""
-        return len(self.scorer["mean" if self.scorer["kind"] == "distance" else "weight"])
+        return scorer_from_json(self.scorer).num_features
 
     def save(self, path: str | Path) -> None:
         """Write the probe as JSON."""

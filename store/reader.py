@@ -17,6 +17,7 @@ from hiprobe.store import schema, shards
 from hiprobe.store.errors import StoreError
 from hiprobe.store.index import StoreIndex, read_index
 from hiprobe.store.manifest import parse_annotations
+from hiprobe.store.provenance import Provenance
 
 if TYPE_CHECKING:
     import xarray
@@ -91,6 +92,11 @@ class FeatureStore:
     def provenance(self) -> dict[str, Any]:
         """How the states were made: model, weights digest, prompt, keyframes, versions, …."""
         return dict(self._group.attrs)
+
+    @property
+    def origin(self) -> Provenance:
+        """The provenance as typed fields, to read from and to compare with another's."""
+        return Provenance.of(self._group.attrs, self.num_features)
 
     @cached_property
     def layers(self) -> list[int]:

@@ -19,16 +19,16 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from hiprobe.evaluate.ground_truth import attach_ground_truth, choose_test_videos
+from hiprobe.evaluate.test_set import attach_ground_truth, choose_test_videos
 from hiprobe.evaluate.metrics import f1_score
 from hiprobe.evaluate.scored import ScoredSegments
 from hiprobe.probe.pipeline import ProbeConfig, draw_videos, samples_of, training_videos
 from hiprobe.probe.saliency import METRICS, LayerStatistics, dlsp, layer_statistics
 from hiprobe.probe.samples import Samples
-from hiprobe.probe.scorers import DEFAULT_L2, SCORERS, fit_scorer
 from hiprobe.store import FeatureStore, HiProbeError, check_same_features
 from hiprobe.store.localization import DEFAULT_SIGMA, smooth
-from hiprobe.store.scorers import Scorer
+from hiprobe.store.scorers import DEFAULT_L2, SCORERS, fit_scorer, scorer_class
+from hiprobe.store.scorers.base import Scorer
 
 EXPERIMENT = ("store", "fraction", "num_videos", "seed")
 
@@ -303,8 +303,9 @@ def _draws(config: SweepConfig, store: Path) -> Iterator[ProbeConfig]:
 
 def _scorers(config: SweepConfig) -> Iterator[tuple[str, float]]:
     for kind in config.scorers:
-        for l2 in config.l2s if kind != "distance" else config.l2s[:1]:
-            if not (kind == "svm" and l2 == 0):
+        scorer = scorer_class(kind)
+        for l2 in config.l2s if scorer.takes_penalty else config.l2s[:1]:
+            if l2 or not scorer.needs_penalty:
                 yield kind, l2
 
 

@@ -7,9 +7,9 @@ import pytest
 from nbclient import NotebookClient
 
 from hiprobe.extract.backbone import BackboneConfig
-from hiprobe.extract.demo.clips import plan_clips, write_clips
-from hiprobe.extract.demo.model import TRAINED_MODEL
-from hiprobe.extract.manifests import folder_manifest
+from hiprobe.demo.clips import plan_clips, write_clips
+from hiprobe.demo.model import TRAINED_MODEL
+from hiprobe.manifest.folder import folder_manifest
 from hiprobe.extract.pipeline import ExtractConfig, extract
 from hiprobe.store import write_manifest
 

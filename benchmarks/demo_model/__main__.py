@@ -21,8 +21,8 @@ from benchmarks.demo_model.captions import describe_unseen_clips
 from benchmarks.demo_model.document import write_document
 from benchmarks.demo_model.stores import FEATURES, make_manifests, make_stores
 from benchmarks.demo_model.study import Draw, TestSet, run_draw
-from hiprobe.extract.demo.model import TRAINED_MODEL
-from hiprobe.extract.demo.training_data import HELD_OUT_EVENTS, TRAINED_EVENTS
+from hiprobe.demo.model import TRAINED_MODEL
+from hiprobe.demo.training_data import HELD_OUT_EVENTS, TRAINED_EVENTS
 from hiprobe.store import FeatureStore
 
 NUM_CLIPS = 240

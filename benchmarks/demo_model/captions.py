@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hiprobe.extract.backbone import DEFAULT_PROMPT, chat_text, process_segments
-from hiprobe.extract.demo.captions import NOTHING, STYLES, caption, seen_events, verb
-from hiprobe.extract.demo.clips import ANOMALOUS_EVENTS, Renderer, plan_clips
-from hiprobe.extract.demo.training_data import Sample, draw_sample
+from hiprobe.demo.captions import NOTHING, STYLES, caption, seen_events, verb
+from hiprobe.demo.clips import ANOMALOUS_EVENTS, Renderer, plan_clips
+from hiprobe.demo.training_data import Sample, draw_sample
 from hiprobe.extract.segments import SEGMENT_FRAMES
 
 # Neither the demo's clips, nor the study's, nor any that the model was trained on.

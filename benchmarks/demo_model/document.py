@@ -14,8 +14,8 @@ import pandas as pd
 
 from benchmarks.demo_model.captions import Described
 from benchmarks.demo_model.study import Draw
-from hiprobe.extract.demo.model import TRAINED_MODEL
-from hiprobe.extract.demo.training_data import HELD_OUT_EVENTS
+from hiprobe.demo.model import TRAINED_MODEL
+from hiprobe.demo.training_data import HELD_OUT_EVENTS
 
 if TYPE_CHECKING:
     from benchmarks.demo_model.__main__ import Experiment

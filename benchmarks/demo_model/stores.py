@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hiprobe.evaluate.protocols import ucf_crime
+from hiprobe.manifest.benchmarks import ucf_crime
 from hiprobe.extract.backbone import BackboneConfig
-from hiprobe.extract.demo.clips import plan_clips, write_clips
-from hiprobe.extract.demo.model import TRAINED_MODEL, build_random_model
-from hiprobe.extract.manifests import folder_manifest
+from hiprobe.demo.clips import plan_clips, write_clips
+from hiprobe.demo.model import TRAINED_MODEL, build_random_model
+from hiprobe.manifest.folder import folder_manifest
 from hiprobe.extract.pipeline import ExtractConfig, extract
 from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES, segment_ranges
 from hiprobe.extract.video import SegmentReader, inspect_video

@@ -12,7 +12,7 @@ from scipy.special import expit
 from hiprobe.evaluate.metrics import Ranking
 from hiprobe.probe.saliency import dlsp, layer_statistics
 from hiprobe.probe.samples import choose_videos, make_samples
-from hiprobe.probe.scorers import DEFAULT_L2, PAPER_L2, fit_logistic
+from hiprobe.store.scorers import DEFAULT_L2, PAPER_L2, fit_scorer
 from hiprobe.store import FeatureStore
 from hiprobe.store.ground_truth import anomalous_frame_counts
 from hiprobe.store.localization import smooth
@@ -120,7 +120,7 @@ def run_draw(
         statistics[layer] = layer_statistics(states, samples.is_anomalous)
         test_states = test.store.layer(layer, test.video_ids)
         for l2, auc in aucs.items():
-            scorer = fit_logistic(states, samples.is_anomalous, l2)
+            scorer = fit_scorer("logistic", states, samples.is_anomalous, l2)
             auc[layer] = test.auc(scorer.logits(test_states), categories)
     saliency = dlsp(statistics)
     return Draw(aucs[DEFAULT_L2], aucs[PAPER_L2], saliency.saliency, saliency.layer)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from hiprobe.extract.demo.model import build_random_model
+from hiprobe.demo.model import build_random_model
 
 # A machine without the GPU job's libraries: importing any of them fails.
 WITHOUT_TORCH = """

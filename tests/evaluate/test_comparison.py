@@ -8,7 +8,7 @@ import pytest
 
 from hiprobe.evaluate.comparison import compare
 from hiprobe.evaluate.external import ScoresConfig, run_evaluate_scores
-from hiprobe.evaluate.ground_truth import Convention
+from hiprobe.evaluate.test_set import Convention
 from hiprobe.store import HiProbeError, VideoRecord, write_manifest
 
 NUM_VIDEOS, NUM_SEGMENTS = 30, 10

@@ -6,7 +6,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hiprobe.evaluate.external import ScoresConfig, read_scores, run_evaluate_scores
-from hiprobe.evaluate.protocols import ucf_crime, xd_violence
+from hiprobe.manifest.benchmarks import ucf_crime, xd_violence
 from hiprobe.store import HiProbeError, ManifestError, VideoRecord, write_manifest
 
 BENCHMARKS = {"ucf_crime": ucf_crime, "xd_violence": xd_violence}
@@ -154,7 +154,7 @@ def test_another_convention_is_proposed_and_works(job):
     rows = ["a,0,32,0.4", "b,0,16,0.5"]
     with pytest.raises(HiProbeError, match="All lengths fit with --length cut-16"):
         run_evaluate_scores(job(*rows))
-    from hiprobe.evaluate.ground_truth import Convention
+    from hiprobe.evaluate.test_set import Convention
 
     metrics = run_evaluate_scores(job(*rows, convention=Convention("cut-16")))
     assert metrics["num_frames"] == 48

@@ -8,7 +8,7 @@ import pytest
 import zarr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from hiprobe.evaluate.ground_truth import Convention
+from hiprobe.evaluate.test_set import Convention
 from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
 from hiprobe.store import (

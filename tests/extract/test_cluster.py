@@ -12,9 +12,9 @@ import pytest
 from dask.distributed import Client, LocalCluster
 
 from hiprobe.extract.backbone import BackboneConfig
-from hiprobe.extract.demo.clips import plan_clips, write_clips
-from hiprobe.extract.demo.model import build_random_model
-from hiprobe.extract.manifests import folder_manifest
+from hiprobe.demo.clips import plan_clips, write_clips
+from hiprobe.demo.model import build_random_model
+from hiprobe.manifest.folder import folder_manifest
 from hiprobe.extract.pipeline import ExtractConfig, extract
 from hiprobe.store import FeatureStore, HiProbeError, write_manifest
 from hiprobe.store.journal import read_journal

@@ -9,9 +9,9 @@ import pytest
 
 from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
 from hiprobe.extract.backbone import BackboneConfig
-from hiprobe.extract.demo.model import TRAINED_MODEL
+from hiprobe.demo.model import TRAINED_MODEL
 from hiprobe.extract.detect import DetectConfig, describe_intervals, detect, write_detection
-from hiprobe.extract.live import curve
+from hiprobe.cli.detect_live import curve
 from hiprobe.extract.pipeline import ExtractConfig, extract
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
 from hiprobe.store import HiProbeError, VideoError, VideoRecord, write_manifest

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hiprobe.extract.backbone import BackboneConfig, chat_text, process_segments
-from hiprobe.extract.demo.model import TRAINED_MODEL
+from hiprobe.demo.model import TRAINED_MODEL
 from hiprobe.extract.explain import ExplainConfig, explain, read_intervals
 from hiprobe.extract.generation import Describer
 from hiprobe.extract.pipeline import ExtractConfig, extract

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hiprobe.extract.backbone import BackboneConfig
-from hiprobe.extract.demo.model import build_random_model
+from hiprobe.demo.model import build_random_model
 from hiprobe.extract.extractor import Job, _check_length
 from hiprobe.extract.pipeline import ExtractConfig, extract
 from hiprobe.extract.segments import (

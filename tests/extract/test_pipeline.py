@@ -13,11 +13,11 @@ from PIL import Image
 
 from hiprobe.extract import pipeline
 from hiprobe.extract.backbone import Backbone, BackboneConfig
-from hiprobe.extract.demo.model import build_random_model
+from hiprobe.demo.model import build_random_model
 from hiprobe.extract.parity import certify
 from hiprobe.extract.pipeline import ExtractConfig, dry_run, extract, parse_layers
 from hiprobe.extract.segments import segment_ranges
-from hiprobe.extract.terminal import run_with_progress
+from hiprobe.cli.extract_progress import run_with_progress
 from hiprobe.extract.video import SegmentReader
 from hiprobe.store import (
     FeatureStore,

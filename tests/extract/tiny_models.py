@@ -23,7 +23,7 @@ from transformers import (
     Qwen3VLVideoProcessor,
 )
 
-from hiprobe.extract.demo.model import (
+from hiprobe.demo.model import (
     CHAT_TEMPLATE,
     SPECIAL_TOKENS,
     build_random_model,

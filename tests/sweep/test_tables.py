@@ -146,9 +146,9 @@ def test_the_papers_figures_need_its_data_and_its_model(tmp_path, config, monkey
 @pytest.mark.slow
 def test_stores_of_the_real_extractor_make_table_5(tmp_path, config):
     from hiprobe.extract.backbone import BackboneConfig
-    from hiprobe.extract.demo.clips import plan_clips, write_clips
-    from hiprobe.extract.demo.model import TRAINED_MODEL
-    from hiprobe.extract.manifests import folder_manifest
+    from hiprobe.demo.clips import plan_clips, write_clips
+    from hiprobe.demo.model import TRAINED_MODEL
+    from hiprobe.manifest.folder import folder_manifest
     from hiprobe.extract.pipeline import ExtractConfig, extract
     from hiprobe.store import write_manifest
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hiprobe.evaluate.detection import Detection, average_precision_at_iou
+from hiprobe.evaluate.map_at_iou import Detection, average_precision_at_iou
 
 TRUTH = {"a": [(0, 100), (200, 300)], "b": [(50, 150)], "n": []}
 

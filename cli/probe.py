@@ -44,7 +44,7 @@ def probe(
 ) -> None:
     """Choose a layer by DLSP, train the scorer on it and calibrate the threshold (CPU only)."""
     from hiprobe.probe.pipeline import ProbeConfig
-    from hiprobe.probe.scorers import DEFAULT_L2, SCORERS
+    from hiprobe.store.scorers import DEFAULT_L2, SCORERS
 
     check_choice("--scorer", scorer, SCORERS)
     check_choice("--labels", labels, ("video", "segment"))
@@ -140,7 +140,7 @@ def layers(
 
     from hiprobe.probe.layers import analyse_layers
     from hiprobe.probe.pipeline import ProbeConfig
-    from hiprobe.probe.scorers import SCORERS
+    from hiprobe.store.scorers import SCORERS
 
     check_choice("--scorer", scorer, SCORERS)
     check_choice("--labels", labels, ("video", "segment"))

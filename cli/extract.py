@@ -123,7 +123,7 @@ def extract(
         retry_failed=retry_failed,
         parity=parity,
     )
-    from hiprobe.extract import terminal
+    from hiprobe.cli import extract_progress as terminal
 
     if dry_run:
         terminal.print_dry_run(config)
@@ -156,7 +156,7 @@ def detect(
 ) -> None:
     """Find the anomalies of one video as it is read; the model stops at the probe's layer."""
     require_extract()
-    from hiprobe.extract import live
+    from hiprobe.cli import detect_live as live
     from hiprobe.extract.backbone import DTYPES, BackboneConfig
     from hiprobe.extract.detect import DetectConfig, describe_intervals, write_detection
     from hiprobe.store import Probe
@@ -242,7 +242,7 @@ def manifest_folder(
     require_video()
     from rich.console import Console
 
-    from hiprobe.extract.manifests import folder_manifest
+    from hiprobe.manifest.folder import folder_manifest
     from hiprobe.store import write_manifest
 
     records, warnings = folder_manifest(

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hiprobe.extract.demo.motions import Event, pair_gap
-from hiprobe.extract.demo.scenes import COLOURS, ROAD, body_size
+from hiprobe.demo.motions import Event, pair_gap
+from hiprobe.demo.scenes import COLOURS, ROAD, body_size
 
 # How long a person needs from the picture's edge to where something happens.
 APPROACH_SECONDS = 1.8

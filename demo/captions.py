@@ -6,8 +6,8 @@ about anomalies.
 
 from __future__ import annotations
 
-from hiprobe.extract.demo.clips import Clip
-from hiprobe.extract.demo.motions import CARS, Event
+from hiprobe.demo.clips import Clip
+from hiprobe.demo.motions import CARS, Event
 
 # Ways to tell the same thing: what comes first.
 STYLES = ("subject", "place", "verb")

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from hiprobe.evaluate.protocols import ProtocolManifest, clipped, read_lengths, refuse
+from hiprobe.manifest.benchmarks import ProtocolManifest, clipped, read_lengths, refuse
 from hiprobe.store import HiProbeError, ManifestError, VideoRecord, merge_ranges
 from hiprobe.store.manifest import LABELS, SPLITS
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hiprobe.evaluate.protocols import shanghaitech, ucf_crime, xd_category, xd_violence
+from hiprobe.manifest.benchmarks import shanghaitech, ucf_crime, xd_category, xd_violence
 from hiprobe.store import ManifestError, read_manifest, write_manifest
 
 

@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from hiprobe.extract.demo.clips import (
+from hiprobe.demo.clips import (
     ANOMALOUS_EVENTS,
     NORMAL_EVENTS,
     RATES,
@@ -16,7 +16,7 @@ from hiprobe.extract.demo.clips import (
     render_frames,
     write_clips,
 )
-from hiprobe.extract.manifests import folder_manifest
+from hiprobe.manifest.folder import folder_manifest
 from hiprobe.extract.video import inspect_video
 from hiprobe.store import format_annotations
 

@@ -16,11 +16,11 @@ from hiprobe.extract.backbone import (
     chat_text,
     process_segments,
 )
-from hiprobe.extract.demo import train as train_module
-from hiprobe.extract.demo.captions import STYLES, caption, seen_events, verb
-from hiprobe.extract.demo.clips import ANOMALOUS_EVENTS, Renderer, plan_clips
-from hiprobe.extract.demo.model import TRAINED_MODEL, new_processor
-from hiprobe.extract.demo.training_data import (
+from hiprobe.demo import train as train_module
+from hiprobe.demo.captions import STYLES, caption, seen_events, verb
+from hiprobe.demo.clips import ANOMALOUS_EVENTS, Renderer, plan_clips
+from hiprobe.demo.model import TRAINED_MODEL, new_processor
+from hiprobe.demo.training_data import (
     CLIPS_PER_BATCH,
     FIRST_TRAINING_SEED,
     HELD_OUT_EVENTS,

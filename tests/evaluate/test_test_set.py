@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hiprobe.evaluate.ground_truth import Convention, attach_ground_truth, with_ground_truth
-from hiprobe.evaluate.protocols import ucf_crime, xd_violence
+from hiprobe.evaluate.test_set import Convention, attach_ground_truth, with_ground_truth
+from hiprobe.manifest.benchmarks import ucf_crime, xd_violence
 from hiprobe.store import ManifestError
 
 UCF, XD = "ucf_crime", "xd_violence"

@@ -5,9 +5,8 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from hiprobe.probe.scorers import SCORERS, fit_distance, fit_logistic, fit_scorer, fit_svm
 from hiprobe.store import HiProbeError
-from hiprobe.store.scorers import scorer_from_json
+from hiprobe.store.scorers import SCORERS, fit_scorer, scorer_from_json
 
 
 def overlapping_classes(seed=0, num_samples=200, num_features=4):
@@ -29,7 +28,7 @@ def test_it_minimises_equation_8(l2):
         return entropy + l2 / 2 * np.sum(parameters[:-1] ** 2)
 
     best = minimize(loss, np.zeros(5), method="BFGS", options={"gtol": 1e-9})
-    scorer = fit_logistic(states, is_anomalous, l2)
+    scorer = fit_scorer("logistic", states, is_anomalous, l2)
     expected = standardised @ best.x[:-1] + best.x[-1]
     np.testing.assert_allclose(scorer.logits(states), expected, atol=2e-3)
 
@@ -37,7 +36,7 @@ def test_it_minimises_equation_8(l2):
 def test_separable_data_without_penalty_stays_finite():
     rng = np.random.default_rng(1)
     states = rng.normal(size=(12, 500))
-    scorer = fit_logistic(states, np.arange(12) < 6, l2=0.0)
+    scorer = fit_scorer("logistic", states, np.arange(12) < 6, l2=0.0)
     assert np.isfinite(scorer.weight).all()
     assert scorer.num_iterations <= 1000
     assert ((scorer.logits(states) > 0) == (np.arange(12) < 6)).all()
@@ -46,13 +45,13 @@ def test_separable_data_without_penalty_stays_finite():
 def test_a_dimension_that_does_not_vary_has_no_weight():
     states, is_anomalous = overlapping_classes()
     states[:, 2] = 1e6
-    assert fit_logistic(states, is_anomalous, l2=0.1).weight[2] == 0.0
+    assert fit_scorer("logistic", states, is_anomalous, l2=0.1).weight[2] == 0.0
 
 
 def test_the_unit_of_a_dimension_does_not_matter():
     states, is_anomalous = overlapping_classes()
-    one = fit_logistic(states, is_anomalous, l2=0.1)
-    two = fit_logistic(states * [1000, 1, 0.01, 1], is_anomalous, l2=0.1)
+    one = fit_scorer("logistic", states, is_anomalous, l2=0.1)
+    two = fit_scorer("logistic", states * [1000, 1, 0.01, 1], is_anomalous, l2=0.1)
     np.testing.assert_allclose(
         one.logits(states), two.logits(states * [1000, 1, 0.01, 1]), atol=1e-6
     )
@@ -68,7 +67,7 @@ def test_the_svm_minimises_the_hinge_loss():
         # liblinear penalises the bias as well.
         return hinge + 0.1 / 2 * (weight @ weight + bias**2)
 
-    scorer = fit_svm(states, is_anomalous, l2=0.1)
+    scorer = fit_scorer("svm", states, is_anomalous, l2=0.1)
     weight = scorer.weight * states.std(0)
     bias = scorer.bias + scorer.weight @ states.mean(0)
     own = objective(weight, bias)
@@ -81,13 +80,13 @@ def test_the_svm_minimises_the_hinge_loss():
 
 def test_an_svm_without_penalty_is_refused():
     with pytest.raises(ValueError, match="needs a penalty"):
-        fit_svm(*overlapping_classes(), l2=0.0)
+        fit_scorer("svm", *overlapping_classes(), l2=0.0)
 
 
 def test_the_distance_is_in_deviations_of_the_normal_class():
     states, is_anomalous = overlapping_classes()
     states[:, 3] = 7.0
-    scorer = fit_distance(states, is_anomalous)
+    scorer = fit_scorer("distance", states, is_anomalous)
     normal = states[~is_anomalous]
     deviations = (states[:, :3] - normal[:, :3].mean(0)) / normal[:, :3].std(0)
     expected = np.sqrt((deviations**2).sum(axis=1) / 4)
@@ -107,7 +106,7 @@ def test_a_scorer_survives_json(kind):
 
 
 def test_unknown_kinds_are_refused():
-    with pytest.raises(ValueError, match="expected logistic, svm, distance"):
+    with pytest.raises(HiProbeError, match="expected logistic, svm, distance"):
         fit_scorer("forest", *overlapping_classes())
     with pytest.raises(HiProbeError, match="of kind 'forest'"):
         scorer_from_json({"kind": "forest"})

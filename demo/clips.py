@@ -18,7 +18,7 @@ import av
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hiprobe.extract.demo.motions import (
+from hiprobe.demo.motions import (
     ANOMALOUS_EVENTS,
     NORMAL_EVENTS,
     Event,
@@ -28,8 +28,8 @@ from hiprobe.extract.demo.motions import (
     fire_flicker,
     fire_growth,
 )
-from hiprobe.extract.demo.scenes import draw_lamp, glow_map, paint_background
-from hiprobe.extract.demo.timelines import plan_events
+from hiprobe.demo.scenes import draw_lamp, glow_map, paint_background
+from hiprobe.demo.timelines import plan_events
 from hiprobe.store import format_annotations, merge_ranges
 
 __all__ = [

@@ -1,6 +1,6 @@
 """The demo's tiny multimodal LLM, of the real Qwen2.5-VL class: its shape, and where it lies.
 
-Trained weights ship with hiprobe (`TRAINED_MODEL`, made by `hiprobe.extract.demo.train`), because
+Trained weights ship with hiprobe (`TRAINED_MODEL`, made by `hiprobe.demo.train`), because
 a fresh machine may reach no model hub. Random weights of the same shape are the control.
 """
 
@@ -22,8 +22,8 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from hiprobe.extract.backbone import DEFAULT_PROMPT
-from hiprobe.extract.demo.captions import STYLES, caption
-from hiprobe.extract.demo.clips import plan_clips
+from hiprobe.demo.captions import STYLES, caption
+from hiprobe.demo.clips import plan_clips
 from hiprobe.extract.segments import SEGMENT_FRAMES
 
 SPECIAL_TOKENS = (

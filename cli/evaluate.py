@@ -146,9 +146,9 @@ def compare(
 
 
 def _convention(length: str, ends: str) -> Any:
-    from hiprobe.evaluate.ground_truth import ENDS as ENDS_OF_ANNOTATIONS
-    from hiprobe.evaluate.ground_truth import LENGTHS as LENGTHS_OF_VIDEOS
-    from hiprobe.evaluate.ground_truth import Convention
+    from hiprobe.evaluate.test_set import ENDS as ENDS_OF_ANNOTATIONS
+    from hiprobe.evaluate.test_set import LENGTHS as LENGTHS_OF_VIDEOS
+    from hiprobe.evaluate.test_set import Convention
 
     for option, value, allowed in (
         ("--length", length, LENGTHS_OF_VIDEOS),
@@ -167,7 +167,7 @@ def manifest_ucf_crime(
     lengths: Annotated[Path | None, LENGTHS] = None,
 ) -> None:
     """Build UCF-Crime's manifest from its original files."""
-    from hiprobe.evaluate.protocols import ucf_crime
+    from hiprobe.manifest.benchmarks import ucf_crime
 
     write(ucf_crime(annotations, root=root, train_list=train_list, lengths=lengths), out)
 
@@ -180,7 +180,7 @@ def manifest_xd_violence(
     lengths: Annotated[Path | None, LENGTHS] = None,
 ) -> None:
     """Build XD-Violence's manifest from its original files."""
-    from hiprobe.evaluate.protocols import xd_violence
+    from hiprobe.manifest.benchmarks import xd_violence
 
     write(xd_violence(annotations, root=root, train_list=train_list, lengths=lengths), out)
 
@@ -193,7 +193,7 @@ def manifest_shanghaitech(
     lengths: Annotated[Path | None, LENGTHS] = None,
 ) -> None:
     """Build ShanghaiTech's manifest from its per-frame masks."""
-    from hiprobe.evaluate.protocols import shanghaitech
+    from hiprobe.manifest.benchmarks import shanghaitech
 
     write(shanghaitech(masks, root=root, train_list=train_list, lengths=lengths), out)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import ImageDraw
 
-from hiprobe.extract.demo.scenes import (
+from hiprobe.demo.scenes import (
     Pose,
     body_size,
     draw_car,

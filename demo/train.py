@@ -1,4 +1,4 @@
-"""Train the demo's model: ``make demo-model``, or ``python -m hiprobe.extract.demo.train OUT``.
+"""Train the demo's model: ``make demo-model``, or ``python -m hiprobe.demo.train OUT``.
 
 A Qwen2.5-VL of 2.7 M parameters learns to answer open prompts about generated clips with
 one-line captions: who does what, and where. Nothing tells it what is abnormal, two kinds of
@@ -28,8 +28,8 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from hiprobe.extract.demo.model import TRAINED_MODEL, new_model, new_processor
-from hiprobe.extract.demo.training_data import (
+from hiprobe.demo.model import TRAINED_MODEL, new_model, new_processor
+from hiprobe.demo.training_data import (
     CELLS,
     CLIPS_PER_BATCH,
     FIRST_TRAINING_SEED,

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
-from hiprobe.evaluate.thumbnails import peaks
+from hiprobe.evaluate.peaks import peaks
 from hiprobe.extract.backbone import BackboneConfig
-from hiprobe.extract.demo.model import TRAINED_MODEL
+from hiprobe.demo.model import TRAINED_MODEL
 from hiprobe.extract.pipeline import ExtractConfig, extract
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
 from hiprobe.store import FeatureStore, VideoRecord, write_manifest

@@ -40,8 +40,8 @@ def sweep(
     from rich.console import Console
     from rich.progress import Progress
 
-    from hiprobe.probe.cli import check_choice
-    from hiprobe.probe.scorers import SCORERS
+    from hiprobe.cli.probe import check_choice
+    from hiprobe.store.scorers import SCORERS
     from hiprobe.sweep.pipeline import SweepConfig, run_sweep
 
     kinds = tuple(scorers.split(","))
@@ -102,7 +102,7 @@ def table(
     from rich.progress import Progress
     from rich.table import Table as RichTable
 
-    from hiprobe.probe.cli import check_choice
+    from hiprobe.cli.probe import check_choice
     from hiprobe.sweep.pipeline import SweepConfig
     from hiprobe.sweep.tables import METRICS, TABLES, TableConfig
 

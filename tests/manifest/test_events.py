@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hiprobe.cli.manifest import _inspect
-from hiprobe.evaluate.own_data import own_data
+from hiprobe.manifest.events import own_data
 from hiprobe.store import ManifestError, read_manifest, write_manifest
 
 HEADER = "video_id,path,split,label,category,start_seconds,stop_seconds\n"

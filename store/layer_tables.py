@@ -1,0 +1,68 @@
+"""The folder of `hiprobe layers`: ``layers.csv``, ``tsne.csv``, ``summary.json``.
+
+`probe` writes it; in a results' folder, as ``layers/``, the report shows it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+from hiprobe.store.errors import HiProbeError
+
+
+@dataclass(frozen=True)
+class LayerTables:
+    """What tells layers apart.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row a layer, indexed by ``layer``: the metrics, their z-scores (``…_z``), ``saliency``,
+        ``silhouette`` of the two classes, ``cv_auc`` and ``cv_auc_std`` of the scorer over samples,
+        ``chosen_share`` of the few-shot draws in which DLSP chooses it.
+    embeddings : DataFrame
+        t-SNE: ``layer, sample, video_id, label, x, y``.
+    summary : dict
+        ``dlsp_layer``, ``best_cv_layer``, ``cv_auc_at_dlsp_layer``, ``cv_auc_at_best_layer``,
+        ``spearman`` of saliency and ``cv_auc``, ``num_draws``, ``draw_fraction``, ``settings``.
+    """
+
+    table: pd.DataFrame
+    embeddings: pd.DataFrame
+    summary: dict[str, Any]
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write the three files; return their paths. ``summary.json`` comes last."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.table.to_csv(folder / "layers.csv")
+        self.embeddings.to_csv(folder / "tsne.csv", index=False)
+        (folder / "summary.json").write_text(json.dumps(self.summary, indent=1) + "\n")
+        return [folder / name for name in ("layers.csv", "tsne.csv", "summary.json")]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self | None:
+        """Read the folder; None where there are no tables.
+
+        Raises
+        ------
+        HiProbeError
+            They are damaged.
+        """
+        if not (folder / "summary.json").exists():
+            return None
+        try:
+            return cls(
+                table=pd.read_csv(folder / "layers.csv", index_col="layer"),
+                embeddings=pd.read_csv(folder / "tsne.csv", dtype={"video_id": str}),
+                summary=json.loads((folder / "summary.json").read_text(encoding="utf-8")),
+            )
+        except (OSError, ValueError, KeyError) as error:
+            raise HiProbeError(
+                f"{folder}: not whole tables of layers ({error}). Make them again with "
+                "`hiprobe layers`, or remove the folder."
+            ) from error

@@ -1,0 +1,235 @@
+"""How states were made, typed, and the one comparison of two such records.
+
+Whether two stores (or a store and a probe, or a store and a loaded model) fit together depends on
+what is to be done with them: that is a `Purpose`. `RULES` says for every field and every purpose
+whether a difference is refused, worth a warning, or nothing. No other module compares
+provenance by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Any, Literal, Self
+
+WHOLE: Literal["whole"] = "whole"
+
+
+class Purpose(Enum):
+    """What two records are compared for."""
+
+    FILL = "two runs fill one store, or two stores are joined"
+    SCORE = "a scorer of one's states reads the other's"
+    AGAIN = "the same states are computed again"
+    ABLATE = "stores that may differ in their keyframes only are put side by side"
+    DESCRIBE = "a model describes what another's states have found"
+
+
+class Verdict(IntEnum):
+    """What a difference means."""
+
+    IGNORE = 0
+    WARN = 1
+    REFUSE = 2
+
+
+_I, _W, _R = Verdict.IGNORE, Verdict.WARN, Verdict.REFUSE
+_PURPOSES = (Purpose.FILL, Purpose.SCORE, Purpose.AGAIN, Purpose.ABLATE, Purpose.DESCRIBE)
+# Where a model lies (its id) and where a hub keeps it (its revision) say nothing that the digest of
+# its weights does not say better, so a model that has moved is the same model.
+RULES = {
+    # field                  fill score again ablate describe
+    "model.weights_digest": (_R, _R, _R, _R, _W),
+    "model.class": (_R, _R, _R, _R, _W),
+    "model.dtype": (_R, _W, _W, _W, _I),
+    "model.attention": (_R, _W, _W, _W, _I),
+    "model.load_in": (_R, _W, _W, _W, _I),
+    "model.compile": (_R, _I, _W, _I, _I),
+    "num_features": (_R, _R, _R, _R, _I),
+    "prompt": (_R, _W, _R, _R, _I),
+    "prompt_text": (_R, _I, _W, _I, _I),
+    "processor": (_R, _I, _W, _I, _I),
+    "segment_frames": (_R, _W, _R, _R, _I),
+    "keyframes": (_R, _W, _R, _I, _I),
+    "layers": (_R, _I, _I, _I, _I),
+    "numerics": (_R, _I, _W, _I, _I),
+    "thumbnails": (_R, _I, _I, _I, _I),
+    "manifest.digest": (_I, _I, _I, _R, _I),
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One setting that differs.
+
+    Attributes
+    ----------
+    name : str
+        Of the innermost setting, for example ``model.dtype`` or ``processor.video.size``.
+    first, second : Any
+        None where it is not recorded.
+    verdict : Verdict
+        `WARN` or `REFUSE`.
+    """
+
+    name: str
+    first: Any
+    second: Any
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What differs between two records, for a purpose.
+
+    Attributes
+    ----------
+    refused, warned : tuple of Difference
+    """
+
+    refused: tuple[Difference, ...]
+    warned: tuple[Difference, ...]
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """Which model, and how it ran. A field is None where it is not recorded.
+
+    Attributes
+    ----------
+    id : str
+        Hub id or folder, as it was given.
+    revision : str or None
+    weights_digest : str or None
+        SHA-256 over the weight files.
+    model_class : str or None
+        Transformers' class; ``class`` in the file.
+    dtype, attention, load_in : str or None
+    compile : bool or None
+    """
+
+    id: str = "an unknown model"
+    revision: str | None = None
+    weights_digest: str | None = None
+    model_class: str | None = None
+    dtype: str | None = None
+    attention: str | None = None
+    load_in: str | None = None
+    compile: bool | None = None
+
+    @classmethod
+    def of(cls, content: Mapping[str, Any]) -> Self:
+        """Read the attribute ``model`` of a store."""
+        names = ("revision", "weights_digest", "dtype", "attention", "load_in", "compile")
+        return cls(
+            id=str(content.get("id") or cls.id),
+            model_class=content.get("class"),
+            **{name: content.get(name) for name in names},
+        )
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a store's states were made. A field is None where it is not recorded.
+
+    Attributes
+    ----------
+    model : ModelRecord
+    prompt : str or None
+        The user's text.
+    segment_frames : int or 'whole' or None
+    keyframes : int or None
+        Keyframes per segment, K.
+    layers : tuple of int or None
+        Layers kept.
+    manifest_digest : str or None
+        Of the first run's manifest: two stores of one manifest have the same videos by the same ids.
+    num_features : int or None
+        Width of the states; not an attribute, but the array's shape.
+    attributes : mapping
+        All that is recorded, as in the file.
+    """
+
+    model: ModelRecord = ModelRecord()  # noqa: RUF009 (frozen)
+    prompt: str | None = None
+    segment_frames: int | Literal["whole"] | None = None
+    keyframes: int | None = None
+    layers: tuple[int, ...] | None = None
+    manifest_digest: str | None = None
+    num_features: int | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, attributes: Mapping[str, Any], num_features: int | None = None) -> Self:
+        """Read a store's attributes, of which none needs to be there."""
+        layers = attributes.get("layers")
+        return cls(
+            model=ModelRecord.of(_mapping(attributes.get("model"))),
+            prompt=attributes.get("prompt"),
+            segment_frames=attributes.get("segment_frames"),
+            keyframes=attributes.get("keyframes"),
+            layers=None if layers is None else tuple(layers),
+            manifest_digest=_mapping(attributes.get("manifest")).get("digest"),
+            num_features=num_features,
+            attributes=dict(attributes),
+        )
+
+    @property
+    def frames_per_segment(self) -> int | None:
+        """Frames of a segment; None where a whole video is one."""
+        frames = self.segment_frames
+        return None if frames is None or frames == WHOLE else int(frames)
+
+    def compare(self, other: Provenance, purpose: Purpose) -> Comparison:
+        """Compare with another record.
+
+        Notes
+        -----
+        What one side does not record cannot be refused, only warned of; but nobody fills a store
+        of which it is not known how it was made (`Purpose.FILL`).
+        """
+        column = _PURPOSES.index(purpose)
+        found = []
+        for name, verdicts in RULES.items():
+            verdict = verdicts[column]
+            if verdict is Verdict.IGNORE:
+                continue
+            for path, one, two in _leaves(self._value(name), other._value(name), name):
+                is_unknown = one is None or two is None
+                lenient = is_unknown and purpose is not Purpose.FILL
+                found.append(Difference(path, one, two, Verdict.WARN if lenient else verdict))
+        return Comparison(
+            refused=tuple(one for one in found if one.verdict is Verdict.REFUSE),
+            warned=tuple(one for one in found if one.verdict is Verdict.WARN),
+        )
+
+    def same_manifest(self, other: Provenance) -> bool:
+        """Whether equal ids mean equal videos: both are of one manifest, or of none that is known."""
+        return self.manifest_digest == other.manifest_digest
+
+    def _value(self, name: str) -> Any:
+        if name == "num_features":
+            return self.num_features
+        value: Any = self.attributes
+        for key in name.split("."):
+            value = _mapping(value).get(key)
+        return value
+
+
+def segment_frames_attribute(frames_per_segment: int | None) -> int | Literal["whole"]:
+    """Write frames of a segment, None for a whole video, as the attribute ``segment_frames``."""
+    return WHOLE if frames_per_segment is None else frames_per_segment
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _leaves(one: Any, two: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
+    """Name each setting that differs, down to the innermost one."""
+    if isinstance(one, Mapping) and isinstance(two, Mapping):
+        for key in sorted({*one, *two}):
+            yield from _leaves(one.get(key), two.get(key), f"{name}.{key}")
+    elif one != two:
+        yield name, one, two

@@ -1,0 +1,50 @@
+"""What every scorer can do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+
+class Scorer(ABC):
+    """A fitted scorer: log odds of hidden states of one layer.
+
+    Attributes
+    ----------
+    kind : str
+        Its name on the command line and in `probe.json`.
+    takes_penalty, needs_penalty : bool
+        Whether an L2 strength means anything to it, and whether it may be 0.
+    num_features : int
+        Width of the hidden states that it reads.
+    """
+
+    kind: ClassVar[str]
+    takes_penalty: ClassVar[bool] = True
+    needs_penalty: ClassVar[bool] = False
+
+    @classmethod
+    @abstractmethod
+    def fit(cls, states: np.ndarray, is_anomalous: np.ndarray, l2: float) -> Self:
+        """Fit on (sample, feature) states and (sample,) bool labels."""
+
+    @abstractmethod
+    def logits(self, states: np.ndarray) -> np.ndarray:
+        """Log odds of (sample, feature) states: (sample,) float64."""
+
+    @property
+    @abstractmethod
+    def num_features(self) -> int:
+        """Width of the hidden states."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """The object `scorer` of `probe.json`."""
+
+    @classmethod
+    @abstractmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote."""
