@@ -199,7 +199,7 @@ def manifest_shanghaitech(
 
 
 def write(manifest: Any, out: Path) -> None:
-    """Write a `ProtocolManifest`; print its warnings and totals."""
+    """Write a `Draft`; print its warnings and totals."""
     from rich.console import Console
 
     from hiprobe.store import write_manifest

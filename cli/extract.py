@@ -242,22 +242,24 @@ def manifest_folder(
     require_video()
     from rich.console import Console
 
+    from hiprobe.extract.video import inspect_video
     from hiprobe.manifest.folder import folder_manifest
     from hiprobe.store import write_manifest
 
-    records, warnings = folder_manifest(
+    draft = folder_manifest(
         root,
+        inspect=inspect_video,
         annotations=annotations,
         whole_video=whole_video,
         test_fraction=test_fraction,
         seed=seed,
     )
-    write_manifest(out, records)
+    write_manifest(out, draft.records)
     console = Console(highlight=False)
-    for warning in warnings:
+    for warning in draft.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False)
     for split in ("train", "test"):
-        labels = [record.label for record in records if record.split == split]
+        labels = [record.label for record in draft.records if record.split == split]
         anomalous = labels.count("anomalous")
         console.print(f"{split}: {len(labels)} videos, {anomalous} of them anomalous")
     console.print(f"wrote {out}", markup=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,11 +27,10 @@ def events(
     write(own_data(table, lengths=lengths, inspect=_inspect), out)
 
 
-def _inspect(path: Path) -> tuple[int, float]:
+def _inspect(path: Path) -> Any:
     from hiprobe.cli.extract import require_video
 
     require_video()
     from hiprobe.extract.video import inspect_video
 
-    info = inspect_video(path)
-    return info.num_frames, info.fps
+    return inspect_video(path)

@@ -150,13 +150,13 @@ def test_stores_of_the_real_extractor_make_table_5(tmp_path, config):
     from hiprobe.demo.model import TRAINED_MODEL
     from hiprobe.manifest.folder import folder_manifest
     from hiprobe.extract.pipeline import ExtractConfig, extract
+    from hiprobe.extract.video import inspect_video
     from hiprobe.store import write_manifest
 
     write_clips(plan_clips(20, seed=0), tmp_path / "videos")
-    records, _ = folder_manifest(
-        tmp_path / "videos", annotations=tmp_path / "videos/annotations.csv"
-    )
-    write_manifest(tmp_path / "m.csv", records)
+    annotations = tmp_path / "videos/annotations.csv"
+    draft = folder_manifest(tmp_path / "videos", inspect=inspect_video, annotations=annotations)
+    write_manifest(tmp_path / "m.csv", draft.records)
     backbone = BackboneConfig(str(TRAINED_MODEL), device="cpu")
     stores = [tmp_path / f"{k}.zarr" for k in (2, 4, 8, 16)]
     for store in stores:
