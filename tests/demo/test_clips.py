@@ -16,8 +16,8 @@ from hiprobe.demo.clips import (
     render_frames,
     write_clips,
 )
-from hiprobe.manifest.folder import folder_manifest
 from hiprobe.extract.video import inspect_video
+from hiprobe.manifest.folder import folder_manifest
 from hiprobe.store import format_annotations
 
 
