@@ -55,17 +55,10 @@ def test_set(tmp_path):
     """Make a test set of videos ``(id, frames, annotations)``."""
 
     def make(*videos, convention=DEFAULT_CONVENTION):
-        records = [
-            VideoRecord(
-                video_id,
-                "x.mp4",
-                "test",
-                ("normal", "anomalous")[bool(ranges)],
-                annotations=ranges,
-                num_frames=num_frames,
-            )  # fmt: skip
-            for video_id, num_frames, ranges in videos
-        ]
+        records = []
+        for video_id, num_frames, ranges in videos:
+            label = "anomalous" if ranges else "normal"
+            records.append(VideoRecord(video_id, "x", "test", label, "", ranges, num_frames))
         write_manifest(tmp_path / "m.csv", records)
         return TestSet.of_manifest(tmp_path / "m.csv", convention=convention)
 
