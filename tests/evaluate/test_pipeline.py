@@ -8,8 +8,8 @@ import pytest
 import zarr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from hiprobe.evaluate.test_set import Convention
 from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
+from hiprobe.evaluate.test_set import Convention
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
 from hiprobe.store import (
     FeatureStore,
@@ -237,7 +237,8 @@ def test_a_split_without_videos_says_so(make_store, config):
 
 
 def test_text_in_the_report_is_escaped(config, tmp_path):
-    from hiprobe.evaluate.report import ReportContent, ReportVideo, write_report
+    from hiprobe.evaluate.report_content import ReportContent, ReportVideo
+    from hiprobe.evaluate.report_page import write_report
 
     metrics = run_evaluate(config)
     video = ReportVideo(
