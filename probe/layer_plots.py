@@ -28,7 +28,6 @@ def write_analysis(tables: LayerTables, folder: Path) -> list[Path]:
     for name, figure in figures.items():
         for ending in ("png", "svg"):
             written.append(folder / f"{name}.{ending}")
-            # Without its date, the same analysis gives the same file.
             metadata = {"Date": None} if ending == "svg" else None
             figure.savefig(written[-1], dpi=150, metadata=metadata)
         plt.close(figure)

@@ -71,17 +71,9 @@ def analyse_layers(
         samples.rows_of(choose_videos(samples.labels, draw_fraction, seed))
         for seed in range(num_draws)
     ]
-    separation: dict[int, dict[str, float]] = {}
-    # The metrics of all samples, and of each draw's: all from one read of a layer.
-    statistics: list[dict[int, LayerStatistics]] = [{} for _ in range(1 + num_draws)]
-    for done, layer in enumerate(layers):
-        on_layer(done, len(layers))
-        states = samples.states(store, layer)
-        separation[layer] = _separation(states, samples.is_anomalous, config)
-        for own, rows in zip(statistics, [slice(None), *draws], strict=True):
-            own[layer] = layer_statistics(states[rows], samples.is_anomalous[rows], config.num_bins)
-    on_layer(len(layers), len(layers))
-    of_all, *of_draws = statistics
+    separation, (of_all, *of_draws) = _measure_layers(
+        store, layers, samples, draws, config, on_layer
+    )
     saliency = dlsp(of_all)
     table = _table(of_all, saliency, separation)
     chosen = Counter(dlsp(own).layer for own in of_draws)
@@ -92,6 +84,35 @@ def analyse_layers(
         pd.concat([_embed(store, samples, layer, config.seed) for layer in wanted]),
         _summary(table, saliency.layer, num_draws, draw_fraction, config),
     )
+
+
+def _measure_layers(
+    store: FeatureStore,
+    layers: Sequence[int],
+    samples: Samples,
+    draws: Sequence[np.ndarray],
+    config: ProbeConfig,
+    on_layer: Callable[[int, int], None],
+) -> tuple[dict[int, dict[str, float]], list[dict[int, LayerStatistics]]]:
+    """Measure all samples and each draw's by layer, from one read of a layer.
+
+    Returns
+    -------
+    separation : dict of int to dict
+        `_separation` of all samples.
+    statistics : list of dict of int to LayerStatistics
+        DLSP's metrics of all samples, then of each draw's.
+    """
+    separation: dict[int, dict[str, float]] = {}
+    statistics: list[dict[int, LayerStatistics]] = [{} for _ in range(1 + len(draws))]
+    for done, layer in enumerate(layers):
+        on_layer(done, len(layers))
+        states = samples.states(store, layer)
+        separation[layer] = _separation(states, samples.is_anomalous, config)
+        for own, rows in zip(statistics, [slice(None), *draws], strict=True):
+            own[layer] = layer_statistics(states[rows], samples.is_anomalous[rows], config.num_bins)
+    on_layer(len(layers), len(layers))
+    return separation, statistics
 
 
 def _table(

@@ -152,9 +152,7 @@ def _fit_draw(
     }
     for kind, l2 in config.penalised_scorers():
         scorer = fit_scorer(kind, own, is_anomalous, l2)
-        yield _Fit(
-            settings | {"scorer": kind, "l2": l2}, scorer, expit(scorer.logits(own))
-        )
+        yield _Fit(settings | {"scorer": kind, "l2": l2}, scorer, expit(scorer.logits(own)))
 
 
 def _score_all(scorers: Sequence[Scorer], test: TestSet, layer: int) -> np.ndarray:

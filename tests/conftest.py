@@ -59,13 +59,15 @@ def make_store(tmp_path):
         labels=("normal", "anomalous"),
         seed=0,
         name="features.zarr",
+        **provenance,
     ) -> Path:
         rng = np.random.default_rng(seed)
         path = tmp_path / name
         provenance = {
             "model": {"id": "made-up", "class": "None", "weights_digest": "sha256:0"},
             "manifest": {"path": name, "digest": name},
-        }
+        } | provenance
+        provenance = {key: value for key, value in provenance.items() if value is not None}
         writer = StoreWriter.create(
             path,
             layers=range(num_layers),
