@@ -104,12 +104,13 @@ def _measure_layers(
         DLSP's metrics of all samples, then of each draw's.
     """
     separation: dict[int, dict[str, float]] = {}
-    statistics: list[dict[int, LayerStatistics]] = [{} for _ in range(1 + len(draws))]
+    subsets = [np.ones(len(samples.owner), dtype=bool), *draws]
+    statistics: list[dict[int, LayerStatistics]] = [{} for _ in subsets]
     for done, layer in enumerate(layers):
         on_layer(done, len(layers))
         states = samples.states(store, layer)
         separation[layer] = _separation(states, samples.is_anomalous, config)
-        for own, rows in zip(statistics, [slice(None), *draws], strict=True):
+        for own, rows in zip(statistics, subsets, strict=True):
             own[layer] = layer_statistics(states[rows], samples.is_anomalous[rows], config.num_bins)
     on_layer(len(layers), len(layers))
     return separation, statistics

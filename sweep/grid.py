@@ -69,7 +69,7 @@ class SweepConfig:
         Raises
         ------
         HiProbeError
-            A layer is not in its store, or there is none.
+            A layer is not in its store, or the grid is empty in one direction.
         """
         tasks = []
         for path in self.stores:
@@ -77,8 +77,15 @@ class SweepConfig:
             layers = layers_above_0(store) if self.layers is None else self.layers
             store.check_layers(layers)
             tasks += [Task(path, layer) for layer in layers]
-        if not tasks:
-            raise HiProbeError("there is no layer of a store to run the sweep on. Name some.")
+        directions = {
+            "layer": tasks,
+            "few-shot draw": list(self.draws()),
+            "scorer with a penalty that it can have": list(self.penalised_scorers()),
+            "threshold": [*self.kappas, *self.thresholds],
+        }
+        for name, values in directions.items():
+            if not values:
+                raise HiProbeError(f"the sweep has no {name}, expected at least one.")
         return tasks
 
     def draws(self) -> Iterator[Draw]:

@@ -183,8 +183,10 @@ def test_training_on_test_videos_is_refused(store, tmp_path):
 def test_missing_layers_and_odd_names_are_refused(store, tmp_path):
     with pytest.raises(HiProbeError, match="no layer 9; it has layers 0 to 4"):
         run_sweep(grid(store, layers=(9,)), tmp_path / "sweep.csv")
-    with pytest.raises(HiProbeError, match="no layer of a store to run the sweep on"):
+    with pytest.raises(HiProbeError, match="the sweep has no layer, expected at least one"):
         run_sweep(grid(store, layers=()), tmp_path / "sweep.csv")
+    with pytest.raises(HiProbeError, match="the sweep has no scorer with a penalty that it can"):
+        run_sweep(grid(store, scorers=("svm",), l2s=(0.0,)), tmp_path / "sweep.csv")
     with pytest.raises(HiProbeError, match=r"ends in .parquet or .csv"):
         run_sweep(grid(store), tmp_path / "sweep.txt")
 
