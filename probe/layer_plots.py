@@ -7,7 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 
-mpl.use("Agg")
+mpl.use("Agg")  # needs no display; has to come before pyplot
 import matplotlib.pyplot as plt
 import pandas as pd
 

@@ -34,21 +34,10 @@ class ProbeConfig:
     Attributes
     ----------
     store : Path
-    split : str
-        Videos to train on.
-    fraction : float in (0, 1]
-        Few-shot share of them, stratified by label.
-    num_videos : int or None
-        So many of them, instead of a share.
-    seed : int
-        Seeds that draw.
+    split, fraction, num_videos, seed, labels, samples_per_video, manifest
+        Which samples to train on; see `hiprobe.probe.samples.draw_samples`.
     layer : int or None
         None lets DLSP choose.
-    labels : {'video', 'segment'}
-        'video': each of a video's samples has its label (weak supervision, the paper's). 'segment':
-        each segment is a sample with its own label, from annotations.
-    samples_per_video : int
-        With ``labels='video'``: temporal bins that a video's segments are averaged in.
     scorer : str
         One of `hiprobe.store.scorers.SCORERS`.
     kappa : float
@@ -57,8 +46,6 @@ class ProbeConfig:
         B of the entropy.
     l2 : float
         Penalty of the scorer; 0 is the paper's setting.
-    manifest : Path or None
-        Labels from here instead of the store's.
     """
 
     store: Path
@@ -114,6 +101,7 @@ def run_probe(
     if config.layer is not None:
         store.check_layers([config.layer])
     samples = config.draw(store)
+    # Also where the layer is given: `probe.json` shows what DLSP would have chosen from.
     statistics = measure_layers(store, samples, config.num_bins, on_layer)
     saliency = dlsp(statistics)
     layer = saliency.layer if config.layer is None else config.layer

@@ -143,15 +143,7 @@ def draw_samples(
 def training_videos(
     store: FeatureStore, split: str = "train", manifest: Path | None = None
 ) -> tuple[pd.DataFrame, list[str]]:
-    """List the videos that can be drawn from, as `labelled_videos` does; refuse too few.
-
-    Raises
-    ------
-    StoreError
-        Too few of a class.
-    ManifestError
-        The manifest is of other videos.
-    """
+    """List the videos that can be drawn from, as `labelled_videos` does; refuse too few."""
     videos, warnings = labelled_videos(store, split, manifest)
     counts = {label: int((videos["label"] == label).sum()) for label in ("normal", "anomalous")}
     if min(counts.values()) < MIN_VIDEOS_PER_CLASS:
@@ -207,13 +199,7 @@ def samples_of(
     labels: str = "video",
     samples_per_video: int = 1,
 ) -> Samples:
-    """Make samples of some of `videos`; the options are those of `draw_samples`.
-
-    Raises
-    ------
-    HiProbeError
-        No such kind of labels; no annotation to label segments by.
-    """
+    """Make samples of some of `videos`; the options are those of `draw_samples`."""
     if labels not in LABELS:
         raise HiProbeError(f"labels is {labels!r}, expected {' or '.join(LABELS)}.")
     if labels == "segment":

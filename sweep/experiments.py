@@ -159,7 +159,7 @@ def _score_all(scorers: Sequence[Scorer], test: TestSet, layer: int) -> np.ndarr
     """Score the test segments with all scorers in one read: (scorer, segment)."""
     logits = []
     for states in test.states(layer):
-        wide = states.astype(np.float64)
+        wide = states.astype(np.float64)  # once, not by each scorer
         logits.append([scorer.logits(wide) for scorer in scorers])
     return expit(np.concatenate(logits, axis=1))
 
@@ -168,6 +168,7 @@ def _measure(
     scored: ScoredSegments, training_scores: np.ndarray, config: SweepConfig
 ) -> Iterator[dict[str, float | None]]:
     """Measure the scores once, and for each threshold what depends on it; fixed ones have no κ."""
+    # Areas of a continuous score know no threshold; they cost most, and are measured once.
     of_any_threshold = _areas(scored, "smoothed", "") | _areas(scored, "raw", "raw_")
     adaptive = [(kappa, calibrate(training_scores, kappa)["value"]) for kappa in config.kappas]
     for kappa, threshold in [*adaptive, *((np.nan, fixed) for fixed in config.thresholds)]:

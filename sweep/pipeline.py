@@ -178,7 +178,7 @@ def _with_saliency(table: pd.DataFrame) -> pd.DataFrame:
     for _, group in table.groupby(list(DRAW), dropna=False):
         of_layer = group.drop_duplicates("layer").set_index("layer")[list(METRICS)]
         if not (of_layer.index >= 1).any():
-            continue
+            continue  # layer 0 alone was asked for, which DLSP never chooses
         saliency = dlsp({layer: LayerStatistics(*row) for layer, row in of_layer.iterrows()})
         table.loc[group.index, "saliency"] = group["layer"].map(saliency.saliency)
         table.loc[group.index, "is_dlsp_choice"] = group["layer"] == saliency.layer

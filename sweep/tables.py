@@ -126,6 +126,7 @@ def ablation(stores: Sequence[Path], config: TableConfig) -> Table:
 
 def _ablated(table: pd.DataFrame, store: FeatureStore, l2: float) -> dict[str, pd.DataFrame]:
     """The experiments of each row of the ablation, one a draw."""
+    # Rows of a fixed threshold have no κ.
     full = table[(table["scorer"] == "logistic") & (table["l2"] == l2)]
     at_fixed = _at_choice(full[full["kappa"].isna()])
     adaptive = table[table["kappa"].notna()]
@@ -156,6 +157,7 @@ def keyframes(stores: Sequence[Path], config: TableConfig) -> Table:
     of_store = {store: _keyframes(store) for store in map(FeatureStore.open, stores)}
     opened = sorted(of_store, key=lambda store: of_store[store])
     sweeps, rows = _Sweeps(config), []
+    # Neighbours suffice: what all are alike in, each two are.
     for one, other in itertools.pairwise(opened):
         if of_store[one] == of_store[other]:
             raise HiProbeError(
