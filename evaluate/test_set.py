@@ -6,7 +6,7 @@ other methods), `sweep`, notebooks and benchmarks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -17,13 +17,7 @@ import pandas as pd
 from hiprobe.evaluate.convention import DEFAULT_CONVENTION, ENDS, LENGTHS, Convention
 from hiprobe.evaluate.measure import measure
 from hiprobe.evaluate.scored import ScoredSegments, Segments
-from hiprobe.store import (
-    FeatureStore,
-    HiProbeError,
-    ManifestError,
-    StoreError,
-    read_manifest,
-)
+from hiprobe.store import FeatureStore, HiProbeError, ManifestError, StoreError, read_manifest
 from hiprobe.store.errors import listing
 from hiprobe.store.ground_truth import anomalous_frame_counts
 from hiprobe.store.labels import labelled_videos
@@ -46,8 +40,8 @@ class TestSet:
     segments : Segments
         What is evaluated of the videos; empty until `with_segments` where there is no store.
     is_evaluated : (row,) bool
-        Which of the segments that scores come for the convention keeps: it may cut a video's last
-        one off.
+        Of the segments that there are scores of, those that the convention keeps: it may cut a
+        video's last one off.
     convention : Convention
     warnings : tuple of str
         Videos that take no part, annotations that were clipped.
@@ -140,7 +134,7 @@ class TestSet:
         *,
         store: FeatureStore | None = None,
         convention: Convention = DEFAULT_CONVENTION,
-        warnings: list[str] | None = None,
+        warnings: Sequence[str] = (),
     ) -> Self:
         """Take some videos, whatever their split.
 
@@ -154,7 +148,7 @@ class TestSet:
         store : FeatureStore, optional
             Where the segments and the states are.
         convention : Convention
-        warnings : list of str, optional
+        warnings : sequence of str
             What there was to say so far.
 
         Raises
@@ -169,7 +163,7 @@ class TestSet:
             segments=Segments(truth, *[nothing] * 5),
             is_evaluated=np.zeros(0, dtype=bool),
             convention=convention,
-            warnings=(*(warnings or ()), *clipped),
+            warnings=(*warnings, *clipped),
             store=store,
         )
         if store is None:
@@ -229,7 +223,7 @@ class TestSet:
 
         Parameters
         ----------
-        raw : (row,) float64 in [0, 1]
+        raw : (row,) float in [0, 1]
             A score for each segment of the videos, in the order of `states`.
         sigma : float
             Width of the smoothing kernel in segments; 0 leaves the scores as they are.
@@ -241,15 +235,18 @@ class TestSet:
         HiProbeError
             There are more or fewer scores than segments, or one, or the threshold, is not finite.
         """
+        raw = np.asarray(raw, dtype=np.float64)
         if not np.isfinite(threshold):
             raise HiProbeError(f"the threshold is {threshold}, expected a finite number.")
-        if np.shape(raw) != self.is_evaluated.shape:
+        if raw.shape != self.is_evaluated.shape:
             raise HiProbeError(
-                f"got scores of shape {np.shape(raw)}, expected one for each of the "
+                f"got scores of shape {raw.shape}, expected one for each of the "
                 f"{len(self.is_evaluated)} segments."
             )
-        raw = raw[self.is_evaluated]
+        if not self.is_evaluated.all():
+            raw = raw[self.is_evaluated]
         self._check_finite(raw)
+        # Each video by itself: smoothing must not carry scores over to the next one.
         smoothed = raw
         if sigma != 0:
             smoothed = np.empty_like(raw)
@@ -284,6 +281,7 @@ class TestSet:
         return measure(self.score(raw, sigma, threshold), num_resamples, seed)
 
     def _check_finite(self, raw: np.ndarray) -> None:
+        """Refuse scores that would sort anywhere, and say where the first one is."""
         is_wrong = ~np.isfinite(raw)
         if is_wrong.any():
             first = int(np.argmax(is_wrong))
