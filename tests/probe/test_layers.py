@@ -61,7 +61,7 @@ def test_samples_of_any_kind(store, labels):
 
 
 def test_a_store_of_unknown_origin_is_analysed(make_store):
-    path = make_store(num_videos=40, model=None, manifest=None)
+    path = make_store(num_videos=40, provenance={})
     assert analyse_layers(ProbeConfig(path), num_draws=2).summary["dlsp_layer"] == 3
 
 

@@ -86,7 +86,7 @@ def test_a_manifest_means_what_it_means_everywhere(make_store, tmp_path):
 
 
 def test_a_store_of_unknown_origin_is_probed(make_store, tmp_path):
-    probe = run_probe(ProbeConfig(make_store(model=None, manifest=None)))
+    probe = run_probe(ProbeConfig(make_store(provenance={})))
     probe.save(tmp_path / "probe.json")
     assert Probe.load(tmp_path / "probe.json").origin.model.weights_digest is None
 

@@ -120,9 +120,12 @@ def test_a_store_of_another_width_is_refused(make_store, tmp_path):
 
 
 def test_another_dtype_is_warned_of_as_in_an_evaluation(make_store, tmp_path):
-    model = {"id": "made-up", "class": "None", "weights_digest": "sha256:0"}
-    train = make_store(model=model | {"dtype": "bfloat16"})
-    other = make_store(seed=1, name="other.zarr", model=model | {"dtype": "float16"})
+    train = make_store(provenance={"model": {"dtype": "bfloat16"}, "manifest": {"digest": "a"}})
+    other = make_store(
+        seed=1,
+        name="other.zarr",
+        provenance={"model": {"dtype": "float16"}, "manifest": {"digest": "b"}},
+    )
     warnings = []
     run_sweep(grid(train, test_store=other), tmp_path / "sweep.csv", on_warning=warnings.append)
     assert warnings == [f"{other}: model.dtype is 'float16', that of {train} is 'bfloat16'"]
@@ -134,13 +137,13 @@ def test_another_dtype_is_warned_of_as_in_an_evaluation(make_store, tmp_path):
 
 
 def test_a_store_of_another_model_is_refused(make_store, tmp_path):
-    other = make_store(name="other.zarr", model={"weights_digest": "sha256:1", "class": "None"})
+    other = make_store(name="other.zarr", provenance={"model": {"weights_digest": "sha256:1"}})
     with pytest.raises(HiProbeError, match=r"weights_digest is 'sha256:1', that of .* is 'sha25"):
         run_sweep(grid(make_store(), test_store=other), tmp_path / "sweep.csv")
 
 
 def test_a_store_of_unknown_origin_is_swept(make_store, tmp_path):
-    known, unknown = make_store(), make_store(name="other.zarr", model=None, manifest=None)
+    known, unknown = make_store(), make_store(name="other.zarr", provenance={})
     assert len(run_sweep(grid(unknown), tmp_path / "own.csv")) == 3 * 4 * 2 * 2 * 2
     warnings = []
     run_sweep(grid(unknown, test_store=known), tmp_path / "c.csv", on_warning=warnings.append)

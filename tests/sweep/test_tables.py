@@ -134,8 +134,7 @@ def test_another_dtype_is_noted_below_the_table(tmp_path, config):
 
 
 def test_stores_of_unknown_origin_make_tables(make_store, tmp_path, config):
-    unknown = {"model": None, "manifest": None}
-    one, other = make_store(**unknown), make_store(seed=1, name="other.zarr", **unknown)
+    one, other = make_store(provenance={}), make_store(seed=1, name="other.zarr", provenance={})
     for rows in ablation([one], config).rows, cross_dataset([one, other], config).rows:
         assert rows["auc"].between(0, 1).all()
         assert rows["paper"].isna().all()
