@@ -94,9 +94,11 @@ def compare(
     rng = np.random.default_rng(seed)
     draws = []
     for done in range(num_resamples):
+        # The same videos for both: what is hard for both cancels out of the difference.
         drawn = rng.integers(len(videos), size=len(videos))
         weights = np.bincount(drawn, minlength=len(videos)).astype(np.float64)
         of_a, of_b = (_values(ranking, weights) for ranking in rankings)
+        # A resample may hold one class only; its areas are undefined.
         if of_a is not None and of_b is not None:
             draws.append(of_b - of_a)
         on_resample(done + 1, num_resamples)

@@ -52,7 +52,7 @@ class ScoresConfig:
     num_resamples, seed : int
         Of the bootstrap over videos.
     convention : Convention
-        Of the ground truth.
+        How annotations become labels of frames.
     """
 
     scores: Path
@@ -126,32 +126,17 @@ def _provenance(config: ScoresConfig) -> dict[str, Any]:
 def read_scores(path: Path) -> pd.DataFrame:
     """Read a scores' file, in its order.
 
+    Returns
+    -------
+    DataFrame
+        ``video_id`` (str), ``start_frame``, ``stop_frame`` (int64), ``score`` (float64).
+
     Raises
     ------
     HiProbeError
         No such file, a column is missing, or lines are wrong (they are listed).
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # of fields too many
-            table = pd.read_csv(
-                path,
-                dtype={"video_id": str},
-                index_col=False,
-                keep_default_na=False,
-                na_values=[""],
-            )
-    except FileNotFoundError:
-        raise HiProbeError(
-            f"{path}: no such file. Expected CSV with the columns {', '.join(COLUMNS)}."
-        ) from None
-    except (OSError, ValueError, pd.errors.ParserWarning) as error:
-        raise HiProbeError(f"{path}: cannot read it as CSV: {error}") from error
-    if missing := [name for name in COLUMNS if name not in table]:
-        raise HiProbeError(
-            f"{path}: the header lacks {', '.join(missing)}. Expected {','.join(COLUMNS)}, got "
-            f"{','.join(map(str, table.columns))}."
-        )
+    table = _read_csv(path)
     numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in COLUMNS[1:]}
     start, stop, score = numbers.values()
     wrong = {
@@ -161,6 +146,7 @@ def read_scores(path: Path) -> pd.DataFrame:
         "score is not a finite number": ~np.isfinite(score),
         "video_id is empty": table["video_id"].isna(),
     }
+    # The header is line 1.
     problems = [
         f"line {line + 2}: {what}: {','.join(map(str, table.loc[line, list(COLUMNS)]))}"
         for what, lines in wrong.items()
@@ -176,6 +162,34 @@ def read_scores(path: Path) -> pd.DataFrame:
             "score": score.astype(np.float64),
         }
     )
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Read the file as text and numbers, unchecked but for its header."""
+    try:
+        with warnings.catch_warnings():
+            # pandas only warns of lines with too many fields, and drops the rest of them.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                path,
+                dtype={"video_id": str},
+                index_col=False,
+                # A video may be called NA.
+                keep_default_na=False,
+                na_values=[""],
+            )
+    except FileNotFoundError:
+        raise HiProbeError(
+            f"{path}: no such file. Expected CSV with the columns {', '.join(COLUMNS)}."
+        ) from None
+    except (OSError, ValueError, pd.errors.ParserWarning) as error:
+        raise HiProbeError(f"{path}: cannot read it as CSV: {error}") from error
+    if missing := [name for name in COLUMNS if name not in table]:
+        raise HiProbeError(
+            f"{path}: the header lacks {', '.join(missing)}. Expected {','.join(COLUMNS)}, got "
+            f"{','.join(map(str, table.columns))}."
+        )
+    return table
 
 
 def segments_of(scores: pd.DataFrame, videos: pd.DataFrame, config: ScoresConfig) -> pd.DataFrame:
@@ -215,22 +229,11 @@ def segments_of(scores: pd.DataFrame, videos: pd.DataFrame, config: ScoresConfig
         rows = rows_of[video_id]
         edges, owner = _paint(starts[rows], stops[rows])
         ends[video_id] = int(edges[-1])
-        if edges[0] != 0 or (owner < 0).any():
-            gap = 0 if edges[0] != 0 else int(edges[np.argmax(owner < 0)])
-            problems.append(f"{video_id}: no score from frame {gap} on")
-        elif edges[-1] != num_frames:
-            problems.append(f"{video_id}: scores end at frame {edges[-1]}, expected {num_frames}")
-        else:
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "video_id": video_id,
-                        "start_frame": edges[:-1],
-                        "stop_frame": edges[1:],
-                        "score": values[rows][owner],
-                    }
-                )
-            )
+        if problem := _uncovered(edges, owner, num_frames):
+            problems.append(f"{video_id}: {problem}")
+            continue
+        ranges = {"start_frame": edges[:-1], "stop_frame": edges[1:], "score": values[rows][owner]}
+        parts.append(pd.DataFrame({"video_id": video_id, **ranges}))
     if problems:
         raise HiProbeError(
             f"{config.scores}: does not fit the {len(videos)} {config.split} videos of "
@@ -239,9 +242,21 @@ def segments_of(scores: pd.DataFrame, videos: pd.DataFrame, config: ScoresConfig
     return pd.concat(parts, ignore_index=True)
 
 
+def _uncovered(edges: np.ndarray, owner: np.ndarray, num_frames: int) -> str | None:
+    """Which of a video's frames have no score, or which scores no frame."""
+    if edges[0] != 0:
+        return "no score from frame 0 on"
+    if (owner < 0).any():
+        return f"no score from frame {edges[np.argmax(owner < 0)]} on"
+    if edges[-1] != num_frames:
+        return f"scores end at frame {edges[-1]}, expected {num_frames}"
+    return None
+
+
 def _paint(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lay ranges over each other: edges, and which range is on top between two; -1 for none."""
     edges = np.unique(np.concatenate([starts, stops]))
+    # Nearly every file: rows follow each other, and nothing lies over anything.
     if np.array_equal(starts[1:], stops[:-1]):
         return edges, np.arange(len(starts))
     owner = np.full(len(edges) - 1, -1)

@@ -76,8 +76,10 @@ def average_precision_at_iou(
     num_true = sum(map(len, annotations.values()))
     if not num_true:
         return None
+    # A true interval is hit once: further intervals on it would be rewarded for breaking it up.
     taken: set[tuple[str, int]] = set()
     hits = []
+    # Sorting is stable, so ties stay in the order of the videos.
     for one in sorted(detected, key=lambda interval: -interval.confidence):
         overlaps = [
             (_iou(one, truth), (one.video_id, number))

@@ -70,6 +70,7 @@ def controls(scored: ScoredSegments) -> dict[str, np.ndarray]:
     def total(values: np.ndarray) -> np.ndarray:
         return np.bincount(scored.video, weights=values, minlength=num_videos)
 
+    # Means over frames, not segments: the last segment of a video may be short.
     means = total(scored.smoothed * frames) / np.maximum(total(frames), 1)
     length = scored.videos["num_frames"].to_numpy()[scored.video]
     middle = (scored.start_frame + scored.stop_frame) / 2 / length
@@ -83,7 +84,7 @@ def controls(scored: ScoredSegments) -> dict[str, np.ndarray]:
 def _areas(ranking: Ranking, num_resamples: int, seed: int) -> dict[str, Any]:
     """All three areas, each with its confidence interval."""
     metrics = ranking.metrics()
-    if metrics is None:
+    if metrics is None:  # the keys stay, so that readers need not ask
         names = ("auc", "ap", "pr_auc_trapezoid")
         return dict.fromkeys([*names, *(f"{name}_ci" for name in names)])
     areas: dict[str, Any] = asdict(metrics)
@@ -96,6 +97,7 @@ def _areas(ranking: Ranking, num_resamples: int, seed: int) -> dict[str, Any]:
 def _per_category(scored: ScoredSegments) -> dict[str, Any]:
     """Each category's anomalous videos against all normal videos."""
     category = scored.videos["category"].to_numpy()
+    # Normal videos carry no category, and some manifests name none at all.
     names = sorted(set(category[scored.videos["label"] == "anomalous"]) - {""})
     of_normal = ~scored.of_anomalous_video
     return {

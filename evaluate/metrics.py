@@ -70,10 +70,12 @@ class Ranking:
     ) -> None:
         if not np.isfinite(scores).all():
             raise ValueError(f"{np.count_nonzero(~np.isfinite(scores))} scores are not finite")
+        # The one sort: a resample of the bootstrap only weighs the ranked segments anew.
         order = np.argsort(scores)[::-1]
         ranked = scores[order]
         self._anomalous, self._normal = num_anomalous[order], num_normal[order]
         self._video = None if video is None else video[order]
+        # No threshold tells equal scores apart: a curve has one point for all of them.
         is_last_of_tie = np.append(ranked[1:] != ranked[:-1], [True] * bool(len(scores)))
         self._ends = np.flatnonzero(is_last_of_tie).astype(np.int32)
         self.thresholds = ranked[self._ends]
@@ -97,6 +99,7 @@ class Ranking:
         first = int(np.argmax(true + false > 0))
         true, false = true[first:], false[first:]
         auc = _trapezoid(false, true, before=0.0) / (true[-1] * false[-1])
+        # In place, into arrays that are ours: a bootstrap calls this a thousand times.
         false += true
         precision = np.divide(true, false, out=false)
         gained = np.diff(true, prepend=0.0)
@@ -117,6 +120,7 @@ class Ranking:
         draws = []
         for _ in range(num_resamples):
             drawn = rng.integers(num_videos, size=num_videos)
+            # A video drawn twice counts twice: its frames' weight, rather than copies of them.
             metrics = self.metrics(np.bincount(drawn, minlength=num_videos).astype(np.float64))
             if metrics is not None:
                 draws.append((metrics.auc, metrics.ap, metrics.pr_auc_trapezoid))
@@ -143,6 +147,7 @@ def equal_error_rate(ranking: Ranking) -> float | None:
         return None
     miss_rate = 1.0 - np.concatenate([[0.0], true / true[-1]])
     false_rate = np.concatenate([[0.0], false / false[-1]])
+    # The rates cross between two points of the curve, where the gap changes its sign.
     gap = false_rate - miss_rate
     after = int(np.argmax(gap >= 0))
     share = -gap[after - 1] / (gap[after] - gap[after - 1])
@@ -172,6 +177,7 @@ def pair_auc(
     whole = Ranking(scores, num_anomalous, num_normal).metrics()
     within_pairs = within_right = 0.0
     macro = []
+    # Only videos with anomalous frames can have pairs within them.
     for index in np.unique(video[num_anomalous > 0]):
         own = video == index
         metrics = Ranking(scores[own], num_anomalous[own], num_normal[own]).metrics()
@@ -180,6 +186,7 @@ def pair_auc(
             within_pairs += pairs
             within_right += metrics.auc * pairs
             macro.append(metrics.auc)
+    # AUC is the share of rightly ordered pairs; what is not within a video is across two.
     cross_pairs = total_pairs - within_pairs
     right = 0.0 if whole is None else whole.auc * total_pairs
     return {

@@ -44,7 +44,7 @@ class EvaluateConfig:
     manifest : Path or None
         Labels, splits and annotations from here instead of the store's.
     convention : Convention
-        Of the ground truth.
+        How annotations become labels of frames.
     """
 
     store: Path
@@ -80,6 +80,7 @@ def run_evaluate(
     test = TestSet.of_store(store, config.split, config.manifest, config.convention)
     coincidences = _check_no_overlap(probe, test, config)
     on_step("scoring")
+    # Some videos at a time: a layer of a large test set does not fit into memory.
     scored = test.score(
         np.concatenate([probe.score(states) for states in test.states(probe.layer)]),
         config.sigma,
@@ -134,6 +135,7 @@ def _check_no_overlap(probe: Probe, test: TestSet, config: EvaluateConfig) -> li
     if not overlap:
         return []
     assert test.store is not None
+    # A manifest names its videos: equal ids mean equal videos only within one.
     if not probe.origin.same_manifest(test.store.origin):
         return [
             f"{len(overlap)} of the videos have ids of videos that the probe was trained on, for "

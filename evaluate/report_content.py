@@ -57,6 +57,7 @@ class ReportVideo:
         if not lengths.sum():
             return 0.0
         anomalous = anomalous_frame_counts(self.start_frames, self.stop_frames, self.annotations)
+        # A segment has one score for all its frames, normal (0) and anomalous (1).
         too_high, too_low = np.abs(self.smoothed), np.abs(1 - self.smoothed)
         return float((too_high @ (lengths - anomalous) + too_low @ anomalous) / lengths.sum())
 

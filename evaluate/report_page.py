@@ -26,7 +26,7 @@ UNDEFINED = "undefined here: not measured, or it needs frames of both classes"
 
 def write_report(path: Path, content: ReportContent) -> None:
     """Render the report to `path`, the videos with the largest error first."""
-    from plotly.offline import get_plotlyjs
+    from plotly.offline import get_plotlyjs  # slow to import
 
     videos = sorted(content.videos, key=lambda video: (-video.error, video.video_id))
     page = (
@@ -52,7 +52,7 @@ def _environment(metrics: dict[str, Any]) -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=StrictUndefined,  # a misspelt name is an error, not an empty place
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -63,6 +63,7 @@ def _environment(metrics: dict[str, Any]) -> Environment:
         "plain": _plain,
         "span": _span,
     }
+    # Any figure may be missing (one class only, another method): templates ask this.
     environment.globals["metric"] = lambda *keys: _lookup(metrics, *keys)
     return environment
 
@@ -149,6 +150,7 @@ def _lookup(content: Any, *keys: str) -> Any:
 
 
 def _is_number(value: float | None) -> bool:
+    """Whether there is a figure to show."""
     return value is not None and math.isfinite(value)
 
 

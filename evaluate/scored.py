@@ -46,6 +46,7 @@ class Segments:
 
     def of_each_video(self) -> Iterator[tuple[str, slice]]:
         """Go over the videos: id, and where its segments lie."""
+        # `video` is ascending, so a video's segments lie together.
         edges = np.searchsorted(self.video, np.arange(len(self.videos) + 1)).tolist()
         for video_id, (first, last) in zip(
             self.videos.index, itertools.pairwise(edges), strict=True
@@ -170,6 +171,7 @@ def rank_results(results: Results, column: str, video_ids: list[str] | None = No
     """
     chosen = list(results.videos) if video_ids is None else video_ids
     position = {video_id: i for i, video_id in enumerate(chosen)}
+    # Numbered in the order of `video_ids`: two results are then resampled by the same draws.
     segments = results.segments[results.segments["video_id"].isin(chosen)]
     video = segments["video_id"].map(position).to_numpy()
     start, stop = segments["start_frame"].to_numpy(), segments["stop_frame"].to_numpy()
