@@ -36,6 +36,8 @@ class StoreIndex:
     def __init__(self, videos: dict[str, np.ndarray], rows: dict[str, np.ndarray]) -> None:
         self._videos = videos
         self._rows = rows
+        # A set, not a count: a block that was written twice, by two workers that had the video one
+        # after the other, has two lines in the journals.
         self._committed: defaultdict[int, set[int]] = defaultdict(set)
 
     @property
@@ -114,6 +116,8 @@ class StoreIndex:
 
     def finish(self, video: int, entry: Mapping[str, Any]) -> None:
         """Apply a journal's ``video`` entry: the video is done, has failed, or is set aside."""
+        # Applied whenever a store is opened, and again when the writer of this process commits, so
+        # doing it twice must give the same.
         for name in ("status", "error", "num_frames", "fps"):
             self._videos[name][video] = entry[name]
         if entry["status"] != DONE:
@@ -187,5 +191,6 @@ def _read_arrays(
             raise StoreError(
                 f"{path}: damaged: {name!r} has {len(array)} entries, expected {length}"
             )
+        # Python's own strings, for tables and for keys; copies, as the journal is applied in place.
         arrays[name] = array.astype(object) if array.dtype.kind == "T" else array.copy()
     return arrays

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from hiprobe.store import schema, shards
+from hiprobe.store import lazy, schema, shards
 from hiprobe.store.errors import StoreError
 from hiprobe.store.index import StoreIndex, read_index
 from hiprobe.store.provenance import Provenance
@@ -21,9 +21,6 @@ from hiprobe.store.provenance import Provenance
 if TYPE_CHECKING:
     import xarray
     from dask.array import Array
-
-# Blocks of a lazy array's chunk: large enough that the task graph of a full-size store is small.
-BLOCKS_PER_DASK_CHUNK = 16
 
 
 class FeatureStore:
@@ -77,14 +74,14 @@ class FeatureStore:
 
     def _repr_html_(self) -> str:
         """Show it in Jupyter: what it holds, and how it was made."""
-        model = self.provenance.get("model", {})
+        model = self.origin.model
+        dtype = "" if model.dtype is None else f" ({model.dtype})"
         groups = self.videos.groupby(["split", "label", "status"])["num_segments"]
         counts = groups.agg(videos="count", segments="sum").reset_index()
         return (
             f"<p><b>FeatureStore</b> {escape(str(self.path))}<br>{len(self.segments):,} segments × "
             f"{_format_layers(self.layers)} × {self.num_features} features of "
-            f"{escape(str(model.get('id')))} ({escape(str(model.get('dtype')))})</p>"
-            + counts.to_html(index=False, border=0)
+            f"{escape(model.id + dtype)}</p>" + counts.to_html(index=False, border=0)
         )
 
     @property
@@ -147,6 +144,7 @@ class FeatureStore:
         position = self._layer_position(layer)
         wanted = self._done if videos is None else self._video_indices(videos)
         row_slices = [self._index.video_rows(video) for video in wanted]
+        # A store that another program wrote may have other codecs: Zarr reads whatever it knows.
         if shards.can_read(self._states):
             states = self._read_shards(position, row_slices)
         else:
@@ -239,7 +237,7 @@ class FeatureStore:
 
     def dask(self, layer: int) -> Array:
         """One layer as a lazy (segment, feature) Dask array, rows as in `segments`."""
-        return self._lazy_states()[self._layer_position(layer)][self._real_rows]
+        return self._lazy_states()[self._layer_position(layer)][self._index.real_rows()]
 
     def to_xarray(self) -> xarray.Dataset:
         """The whole store as a lazy, labelled dataset without padding.
@@ -251,29 +249,12 @@ class FeatureStore:
             ``video_id``, ``segment_in_video``, ``start_frame``, ``stop_frame``, ``split``,
             ``label`` and ``category``; the provenance as attributes.
         """
-        import xarray
-
-        segments = self.segments
-        of_video = self.videos.loc[segments["video_id"]]
-        along_segment = {
-            "video_id": segments["video_id"],
-            "segment_in_video": segments["segment"],
-            "start_frame": segments["start_frame"],
-            "stop_frame": segments["stop_frame"],
-            **{name: of_video[name] for name in ("split", "label", "category")},
-        }
-        return xarray.Dataset(
-            {
-                "hidden_states": (
-                    ("layer", "segment", "feature"),
-                    self._lazy_states()[:, self._real_rows],
-                )
-            },
-            coords={
-                "layer": self.layers,
-                **{name: ("segment", values.to_numpy()) for name, values in along_segment.items()},
-            },
-            attrs=self.provenance,
+        return lazy.labelled_dataset(
+            self._lazy_states()[:, self._index.real_rows()],
+            layers=self.layers,
+            segments=self.segments,
+            videos=self.videos,
+            attributes=self.provenance,
         )
 
     @property
@@ -281,17 +262,11 @@ class FeatureStore:
         """Rows of a block: what is read or written at once of a video."""
         return int(self.provenance["row_block"])
 
-    @cached_property
-    def _real_rows(self) -> np.ndarray:
-        return self._index.real_rows()
-
     def _lazy_states(self) -> Array:
-        import dask.array
-
-        rows = self.row_block * BLOCKS_PER_DASK_CHUNK
-        return dask.array.from_zarr(self._states, chunks=(1, rows, self.num_features))
+        return lazy.lazy_states(self._states, self.row_block)
 
     def _layer_position(self, layer: int) -> int:
+        """Position of a layer among those that the store keeps."""
         if layer not in self.layers:
             raise StoreError(
                 f"{self.path}: no layer {layer}; it has {_format_layers(self.layers)}."
@@ -299,6 +274,7 @@ class FeatureStore:
         return self.layers.index(layer)
 
     def _video_indices(self, video_ids: Iterable[str]) -> list[int]:
+        """Positions of finished videos, in the store's order, whatever that of `video_ids`."""
         position = self._index.positions()
         wanted = []
         for video_id in video_ids:
@@ -311,6 +287,7 @@ class FeatureStore:
         return sorted(wanted)
 
     def _read_shards(self, position: int, row_slices: list[slice]) -> np.ndarray:
+        """Read one layer of some rows past Zarr, which would take several times as long."""
         shape = (len(self.layers), self.row_block, self.num_features)
         try:
             return shards.read_layer(self.path / "hidden_states", shape, position, row_slices)
@@ -323,6 +300,7 @@ class FeatureStore:
 
     @contextmanager
     def _damage_as_error(self, rows: slice) -> Iterator[None]:
+        """Say of a failed checksum where it is: Zarr's and Blosc's own messages do not."""
         try:
             yield
         except (ValueError, RuntimeError) as error:
@@ -334,13 +312,13 @@ class FeatureStore:
             "Extract these videos again, or restore the folder from a copy."
         )
 
-    def _check_present(self, states: np.ndarray, videos: Iterable[int]) -> None:
+    def _check_present(self, states: np.ndarray, videos: Sequence[int]) -> None:
         """Zarr reads a shard that is gone as NaN, without a word; real states are finite."""
+        # A shard is there or not as a whole, so one feature tells.
         missing = np.isnan(states[..., 0])
         if not missing.any():
             return
-        counts = {video: self._index.num_segments(video) for video in videos}
-        owners = np.concatenate([np.full(count, video) for video, count in counts.items()])
+        owners = np.repeat(videos, [self._index.num_segments(video) for video in videos])
         video_id = self._index.video_id(owners[np.argwhere(missing)[0, -1]])
         raise StoreError(
             f"{self.path}: damaged: states of video {video_id!r} are missing. "

@@ -69,6 +69,7 @@ def verify(
                 file = path / schema.THUMBNAIL / f"c/{number}/0/0/0"
                 shards[file] = partial(_check_decodes, thumbnails, rows)
             for file, check in shards.items():
+                # Zarr would read a missing shard as the fill value, without a word.
                 if not file.exists():
                     problems.append(f"{where}: {file} is missing")
                     continue
@@ -89,6 +90,7 @@ def _blocks(index: StoreIndex, video: int, row_block: int) -> list[slice]:
 
 
 def _check_values(states: zarr.Array, rows: slice) -> str:
+    """Say what is wrong with a block's states; nothing for none."""
     try:
         values = np.asarray(states[:, rows])
     except (ValueError, RuntimeError) as error:
@@ -99,6 +101,7 @@ def _check_values(states: zarr.Array, rows: slice) -> str:
 
 
 def _check_decodes(thumbnails: zarr.Array, rows: slice) -> str:
+    """Say what is wrong with a block's thumbnails; any picture is a right one."""
     try:
         thumbnails[rows]
     except (ValueError, RuntimeError) as error:
