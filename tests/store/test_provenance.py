@@ -182,13 +182,13 @@ def test_fields_are_read_as_they_are_recorded():
 
 
 def test_a_store_that_records_nothing_has_an_origin(make_store):
-    path = make_store(num_videos=4)
-    store = FeatureStore.open(path)
+    store = FeatureStore.open(make_store(num_videos=4, provenance={}))
     empty = Provenance.of({"model": "not an object", "layers": 7, "manifest": None})
     assert empty.model.id == "an unknown model"
     assert (empty.layers, empty.manifest_digest, empty.segment_frames) == (None, None, None)
     assert store.origin.num_features == 16
-    assert "made-up" in store._repr_html_()
+    assert store.origin.compare(empty, Purpose.SCORE).refused == ()
+    assert "16 features of an unknown model</p>" in store._repr_html_()
 
 
 def test_equal_ids_mean_equal_videos_in_stores_of_one_manifest_only():
