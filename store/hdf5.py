@@ -56,6 +56,7 @@ def export_hdf5(path: Path, out: Path, on_layer: OnLayer = lambda done, total: N
     videos["annotations"] = [format_annotations(ranges) for ranges in videos["annotations"]]
     position = dict(zip(videos["video_id"], videos.index, strict=True))
     segments = store.segments.assign(video=store.segments["video_id"].map(position))
+    # Renamed when it is whole: an export that was killed leaves no file of this name.
     partial = out.with_name(f"{out.name}.partial")
     with write_errors(out), h5py.File(partial, "w") as file:
         file.attrs["hiprobe_schema"] = HDF5_SCHEMA
@@ -94,10 +95,12 @@ def _write_states(file: h5py.File, store: FeatureStore, on_layer: OnLayer) -> No
 
 
 def _write_thumbnails(file: h5py.File, store: FeatureStore, size: tuple[int, int]) -> None:
+    """Write the thumbnails a video at a time."""
     shape = (len(store.segments), *size, 3)
     thumbnails = file.create_dataset(
         THUMBNAIL, shape, dtype=np.uint8, chunks=(1, *shape[1:]), compression="gzip"
     )
+    # A video's segments lie together, so its first and last row say where.
     for video_id, rows in store.segments.groupby("video_id").indices.items():
         thumbnails[rows[0] : rows[-1] + 1] = store.thumbnails(str(video_id))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -39,16 +38,6 @@ class StoreIndex:
         # A set, not a count: a block that was written twice, by two workers that had the video one
         # after the other, has two lines in the journals.
         self._committed: defaultdict[int, set[int]] = defaultdict(set)
-
-    @property
-    def videos(self) -> Mapping[str, np.ndarray]:
-        """Going away: use the methods."""
-        return MappingProxyType(self._videos)
-
-    @property
-    def committed_blocks(self) -> Mapping[int, set[int]]:
-        """Going away: use `committed`."""
-        return MappingProxyType(self._committed)
 
     @property
     def num_videos(self) -> int:

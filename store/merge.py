@@ -45,7 +45,9 @@ def merge(
     _check_same_settings(stores[0], stores[1:])
     owners = _owners(stores)
     with _open(out, stores, parts) as writer:
-        new = [v for v in owners if v not in writer.index.positions()]
+        # An earlier call, interrupted or with fewer parts, may have planned some already.
+        known = writer.index.positions()
+        new = [video_id for video_id in owners if video_id not in known]
         writer.add_videos([_plan(owners[video_id], video_id) for video_id in new])
         positions = writer.index.positions()
         for done, (video_id, store) in enumerate(owners.items()):

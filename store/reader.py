@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -13,7 +12,8 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from hiprobe.store import lazy, schema, shards
+from hiprobe.store import lazy, schema
+from hiprobe.store.checked_arrays import CheckedArrays
 from hiprobe.store.errors import StoreError
 from hiprobe.store.index import StoreIndex, read_index
 from hiprobe.store.provenance import Provenance
@@ -41,9 +41,7 @@ class FeatureStore:
         self._group = group
         self._index = index
         self._done = index.done_videos()
-        states = group["hidden_states"]
-        assert isinstance(states, zarr.Array)
-        self._states: zarr.Array[Any] = states
+        self._arrays = CheckedArrays(path, group)
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -102,7 +100,7 @@ class FeatureStore:
     @property
     def num_features(self) -> int:
         """The backbone's hidden size."""
-        return int(self._states.shape[2])
+        return int(self._arrays.states.shape[2])
 
     @cached_property
     def videos(self) -> pd.DataFrame:
@@ -143,13 +141,7 @@ class FeatureStore:
         """
         position = self._layer_position(layer)
         wanted = self._done if videos is None else self._video_indices(videos)
-        row_slices = [self._index.video_rows(video) for video in wanted]
-        # A store that another program wrote may have other codecs: Zarr reads whatever it knows.
-        if shards.can_read(self._states):
-            states = self._read_shards(position, row_slices)
-        else:
-            parts = [self._read(slice(position, position + 1), rows)[0] for rows in row_slices]
-            states = np.concatenate([np.empty((0, self.num_features), np.float32), *parts])
+        states = self._arrays.layer(position, [*map(self._index.video_rows, wanted)])
         self._check_present(states, wanted)
         return states
 
@@ -191,7 +183,7 @@ class FeatureStore:
         (layer, segment, feature) float32
         """
         (video,) = self._video_indices([video_id])
-        states = self._read(slice(None), self._index.video_rows(video))
+        states = self._arrays.video(self._index.video_rows(video))
         self._check_present(states, [video])
         return states
 
@@ -226,14 +218,7 @@ class FeatureStore:
                 "store, makes one that does."
             )
         (video,) = self._video_indices([video_id])
-        rows = self._index.video_rows(video)
-        numbers = np.arange(rows.start, rows.stop)
-        array = self._group[schema.THUMBNAIL]
-        assert isinstance(array, zarr.Array)
-        with self._damage_as_error(rows):
-            return np.asarray(
-                array.oindex[numbers if segments is None else numbers[list(segments)]]
-            )
+        return self._arrays.thumbnails(self._index.video_rows(video), segments)
 
     def dask(self, layer: int) -> Array:
         """One layer as a lazy (segment, feature) Dask array, rows as in `segments`."""
@@ -263,7 +248,7 @@ class FeatureStore:
         return int(self.provenance["row_block"])
 
     def _lazy_states(self) -> Array:
-        return lazy.lazy_states(self._states, self.row_block)
+        return lazy.lazy_states(self._arrays.states, self.row_block)
 
     def _layer_position(self, layer: int) -> int:
         """Position of a layer among those that the store keeps."""
@@ -285,32 +270,6 @@ class FeatureStore:
                 raise StoreError(f"{self.path}: video {video_id!r} is {status}: it has no states.")
             wanted.append(position[video_id])
         return sorted(wanted)
-
-    def _read_shards(self, position: int, row_slices: list[slice]) -> np.ndarray:
-        """Read one layer of some rows past Zarr, which would take several times as long."""
-        shape = (len(self.layers), self.row_block, self.num_features)
-        try:
-            return shards.read_layer(self.path / "hidden_states", shape, position, row_slices)
-        except (ValueError, RuntimeError) as error:
-            raise self._damaged(f"in its states: {error}") from error
-
-    def _read(self, layers: slice, rows: slice) -> np.ndarray:
-        with self._damage_as_error(rows):
-            return np.asarray(self._states[layers, rows])
-
-    @contextmanager
-    def _damage_as_error(self, rows: slice) -> Iterator[None]:
-        """Say of a failed checksum where it is: Zarr's and Blosc's own messages do not."""
-        try:
-            yield
-        except (ValueError, RuntimeError) as error:
-            raise self._damaged(f"at rows {rows.start}:{rows.stop}: {error}") from error
-
-    def _damaged(self, what: str) -> StoreError:
-        return StoreError(
-            f"{self.path}: damaged {what}. "
-            "Extract these videos again, or restore the folder from a copy."
-        )
 
     def _check_present(self, states: np.ndarray, videos: Sequence[int]) -> None:
         """Zarr reads a shard that is gone as NaN, without a word; real states are finite."""

@@ -216,6 +216,7 @@ def write_results(
         None where there are no pictures: then there is no such file.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # First, so that a folder that is being written is not taken for the whole old one.
     for name in STALE:
         (folder / name).unlink(missing_ok=True)
     _write_scores(folder / "scores.csv", segments)
