@@ -1,4 +1,6 @@
-"""The contract between the stages: the feature store, the manifest and the probe file.
+"""The contract between the stages: the files in which they meet, each with its one reader.
+
+The feature store, the manifest, the probe file and the results' folder.
 
 Imports none of the stages, and never torch. The names below are imported when first used, so
 that ``hiprobe --help`` need not wait for zarr and pandas.
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
         ModelError,
         StoreError,
         VideoError,
+        write_errors,
     )
     from hiprobe.store.manifest import (
         VideoRecord,
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     )
     from hiprobe.store.probe_file import Probe
     from hiprobe.store.reader import FeatureStore
+    from hiprobe.store.row_plan import PlannedVideo
     from hiprobe.store.schema import (
         DONE,
         FAILED,
@@ -34,10 +38,17 @@ if TYPE_CHECKING:
         REPLACED,
         SCHEMA_VERSION,
     )
-    from hiprobe.store.writer import BlockWriter, PlannedVideo, StoreWriter, write_errors
+    from hiprobe.store.writer import BlockWriter, StoreWriter
 
 _NAMES = {
-    "errors": ("HiProbeError", "ManifestError", "ModelError", "StoreError", "VideoError"),
+    "errors": (
+        "HiProbeError",
+        "ManifestError",
+        "ModelError",
+        "StoreError",
+        "VideoError",
+        "write_errors",
+    ),
     "manifest": (
         "VideoRecord",
         "file_digest",
@@ -49,8 +60,9 @@ _NAMES = {
     ),
     "probe_file": ("Probe",),
     "reader": ("FeatureStore",),
+    "row_plan": ("PlannedVideo",),
     "schema": ("DONE", "FAILED", "LAYER_CONVENTION", "PENDING", "REPLACED", "SCHEMA_VERSION"),
-    "writer": ("BlockWriter", "PlannedVideo", "StoreWriter", "write_errors"),
+    "writer": ("BlockWriter", "StoreWriter"),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 

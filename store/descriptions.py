@@ -32,16 +32,16 @@ def read_descriptions(folder: Path) -> tuple[dict[str, Any] | None, dict[Interva
     if not path.exists():
         return None, {}
     provenance, texts = None, {}
-    # A text may hold other line ends than \n.
-    for line in path.read_text(encoding="utf-8").split("\n"):
+    # Bytes: a text may hold other line ends than \n, and a torn line may end inside a character.
+    for line in path.read_bytes().split(b"\n"):
         try:
             content = json.loads(line)
             if "provenance" in content:
                 provenance = provenance or content["provenance"]
             elif "text" in content:
-                text = content.pop("text")
-                texts[Interval(**content)] = text
-        except (ValueError, TypeError):
+                interval = Interval.from_json(content["video_id"], content["kind"], content)
+                texts[interval] = content["text"]
+        except (ValueError, TypeError, KeyError):
             continue  # torn: a run was killed while it wrote
     return provenance, texts
 
@@ -49,7 +49,10 @@ def read_descriptions(folder: Path) -> tuple[dict[str, Any] | None, dict[Interva
 def start_descriptions(
     folder: Path, provenance: Mapping[str, Any], texts: Mapping[Interval, str]
 ) -> None:
-    """Write the file anew, with what is to be kept."""
+    """Write the file anew, with what is to be kept; afterwards lines may be appended to it.
+
+    Anew also when all is kept: what is appended to a torn line is lost with it.
+    """
     partial = folder / f"{FILE_NAME}.partial"
     with partial.open("w", encoding="utf-8") as file:
         _append(file, {"provenance": provenance})
@@ -64,6 +67,7 @@ def append_description(file: IO[str], interval: Interval, text: str) -> None:
 
 
 def _append(file: IO[str], content: Mapping[str, Any]) -> None:
+    """Append a line and wait until it is on the disk: each cost a model's answer."""
     file.write(json.dumps(content, ensure_ascii=False) + "\n")
     file.flush()
     os.fsync(file.fileno())

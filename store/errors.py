@@ -5,7 +5,9 @@ a bug of ours and keeps its traceback. A message says where, what was expected, 
 and what to do.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 MAX_LISTED = 20
 
@@ -34,3 +36,15 @@ def listing(problems: Sequence[str]) -> str:
     """Lay problems out for a message: a line each, the first twenty, and how many more."""
     more = [f"… and {len(problems) - MAX_LISTED} more"] * (len(problems) > MAX_LISTED)
     return "\n".join(f"  {problem}" for problem in [*problems[:MAX_LISTED], *more])
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into a message that says what is safe."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot write: {error.strerror or error}. What was committed is intact: "
+            "free the space or give the permission, and the same command goes on where it was."
+        ) from error

@@ -17,12 +17,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from hiprobe.store.errors import StoreError
+from hiprobe.store.copying import provenance_of_copy, write_video
+from hiprobe.store.errors import StoreError, write_errors
 from hiprobe.store.manifest import VideoRecord, format_annotations, parse_annotations
-from hiprobe.store.merge import STRUCTURE, write_video
 from hiprobe.store.reader import FeatureStore
+from hiprobe.store.row_plan import PlannedVideo
 from hiprobe.store.schema import DONE, PENDING, THUMBNAIL
-from hiprobe.store.writer import PlannedVideo, StoreWriter, write_errors
+from hiprobe.store.writer import StoreWriter
 
 HDF5_SCHEMA = "hiprobe-hdf5-1"
 TEXT_COLUMNS = ("video_id", "path", "split", "label", "category", "annotations", "status", "error")
@@ -55,6 +56,7 @@ def export_hdf5(path: Path, out: Path, on_layer: OnLayer = lambda done, total: N
     videos["annotations"] = [format_annotations(ranges) for ranges in videos["annotations"]]
     position = dict(zip(videos["video_id"], videos.index, strict=True))
     segments = store.segments.assign(video=store.segments["video_id"].map(position))
+    # Renamed when it is whole: an export that was killed leaves no file of this name.
     partial = out.with_name(f"{out.name}.partial")
     with write_errors(out), h5py.File(partial, "w") as file:
         file.attrs["hiprobe_schema"] = HDF5_SCHEMA
@@ -74,6 +76,7 @@ def export_hdf5(path: Path, out: Path, on_layer: OnLayer = lambda done, total: N
 
 
 def _write_states(file: h5py.File, store: FeatureStore, on_layer: OnLayer) -> None:
+    """Write the states a layer at a time: one fits into memory, all may not."""
     shape = (len(store.layers), len(store.segments), store.num_features)
     states = file.create_dataset(
         "hidden_states",
@@ -92,10 +95,12 @@ def _write_states(file: h5py.File, store: FeatureStore, on_layer: OnLayer) -> No
 
 
 def _write_thumbnails(file: h5py.File, store: FeatureStore, size: tuple[int, int]) -> None:
+    """Write the thumbnails a video at a time."""
     shape = (len(store.segments), *size, 3)
     thumbnails = file.create_dataset(
         THUMBNAIL, shape, dtype=np.uint8, chunks=(1, *shape[1:]), compression="gzip"
     )
+    # A video's segments lie together, so its first and last row say where.
     for video_id, rows in store.segments.groupby("video_id").indices.items():
         thumbnails[rows[0] : rows[-1] + 1] = store.thumbnails(str(video_id))
 
@@ -133,13 +138,13 @@ def import_hdf5(path: Path, out: Path, on_video: OnLayer = lambda done, total: N
 
 
 def _fill_store(file: h5py.File, out: Path, on_video: OnLayer) -> None:
-    provenance = json.loads(file.attrs["provenance"])
+    """Make the store, and write every video with its outcome."""
     states, thumbnails = file["hidden_states"], file.get(THUMBNAIL)
     writer = StoreWriter.create(
         out,
         layers=[int(layer) for layer in file["layer"][:]],
         num_features=states.shape[2],
-        provenance={name: value for name, value in provenance.items() if name not in STRUCTURE},
+        provenance=provenance_of_copy(json.loads(file.attrs["provenance"])),
         row_block=int(file.attrs["row_block"]),
         thumbnail_size=None if thumbnails is None else thumbnails.shape[1:3],
     )
@@ -166,6 +171,7 @@ def _fill_store(file: h5py.File, out: Path, on_video: OnLayer) -> None:
 
 
 def _plan(videos: dict[str, Any], segments: dict[str, Any], video: int) -> PlannedVideo:
+    """Plan one video of the file's tables."""
     names = ("video_id", "path", "split", "label", "category")
     texts: dict[str, Any] = {name: str(videos[name][video]) for name in names}
     annotations = parse_annotations(str(videos["annotations"][video]))
@@ -183,6 +189,7 @@ def _plan(videos: dict[str, Any], segments: dict[str, Any], video: int) -> Plann
 
 
 def _plain(outcome: dict[str, Any]) -> dict[str, Any]:
+    """An outcome as the journal can have it: Python's own types for numpy's."""
     return {
         "status": str(outcome["status"]),
         "num_frames": int(outcome["num_frames"]),

@@ -19,9 +19,14 @@ from typing import Any
 
 
 class JournalWriter:
-    """Appends entries to a new journal file in `folder`; the file is made by the first one."""
+    """Appends entries to a new journal file in `folder`; the file is made by the first one.
+
+    Each line is a transaction of its own, whole or skipped: after a crash there is no header to
+    mend and nothing to roll back.
+    """
 
     def __init__(self, folder: Path) -> None:
+        # The time first: files are read in the order of their names, later runs after earlier ones.
         name = f"{time.time_ns()}-{socket.gethostname()}-{os.getpid()}.jsonl"
         self._path = folder / name
 
@@ -30,6 +35,7 @@ class JournalWriter:
         is_new = not self._path.exists()
         body = json.dumps(entry, ensure_ascii=False, sort_keys=True)
         line = f"{_checksum(body)} {body}\n".encode()
+        # Opened anew each time: lines are rare, and no process has a file to close when it ends.
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             # One write, so that a killed process leaves a whole line or a torn one, never a mix.
@@ -41,6 +47,7 @@ class JournalWriter:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        # A file's content and its name reach the disk separately.
         if is_new:
             sync_folder(self._path.parent)
 
@@ -49,6 +56,7 @@ def read_journal(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the entries of all journals in `folder`, oldest file first; torn lines are skipped."""
     for path in sorted(folder.glob("*.jsonl")):
         for line in path.read_bytes().splitlines():
+            # A torn line may end inside a character; its checksum then does not match either.
             checksum, _, body = line.decode(errors="replace").partition(" ")
             if checksum == _checksum(body):
                 yield json.loads(body)
@@ -74,4 +82,5 @@ def sync_file(path: Path) -> None:
 
 
 def _checksum(body: str) -> str:
+    """CRC-32, against torn lines; it need not withstand anybody's intent."""
     return f"{zlib.crc32(body.encode()):08x}"

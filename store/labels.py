@@ -54,6 +54,7 @@ def labelled_videos(
                 f"{len(unlisted)} {split} videos of the store are not in {manifest.name} and take "
                 f"no part, for example {unlisted[0]}"
             )
+        # In the store's order, whatever the manifest's: states are read in it.
         videos = videos.loc[[video_id for video_id in videos.index if video_id in records]]
         videos = videos.assign(
             **{
@@ -77,6 +78,7 @@ def _check_manifest(
     known = store.videos
     problems = []
     for video_id, record in records.items():
+        # A manifest may hold the whole benchmark, the store one split of it.
         if record.split != split:
             continue
         if video_id not in known.index:

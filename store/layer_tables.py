@@ -39,6 +39,7 @@ class LayerTables:
     def write(self, folder: Path) -> list[Path]:
         """Write the three files; return their paths. ``summary.json`` comes last."""
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "summary.json").unlink(missing_ok=True)
         self.table.to_csv(folder / "layers.csv")
         self.embeddings.to_csv(folder / "tsne.csv", index=False)
         (folder / "summary.json").write_text(json.dumps(self.summary, indent=1) + "\n")
@@ -58,7 +59,10 @@ class LayerTables:
         try:
             return cls(
                 table=pd.read_csv(folder / "layers.csv", index_col="layer"),
-                embeddings=pd.read_csv(folder / "tsne.csv", dtype={"video_id": str}),
+                # A video may be called NA.
+                embeddings=pd.read_csv(
+                    folder / "tsne.csv", dtype={"video_id": str}, keep_default_na=False
+                ),
                 summary=json.loads((folder / "summary.json").read_text(encoding="utf-8")),
             )
         except (OSError, ValueError, KeyError) as error:

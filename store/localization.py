@@ -32,6 +32,7 @@ def intervals(
     is_anomalous : (segment,) bool
     start_frames, stop_frames : (segment,) int
     """
+    # Padded with "not anomalous", so that an interval at either end of the video has both edges.
     edges = np.flatnonzero(np.diff(np.concatenate([[False], is_anomalous, [False]])))
     return [
         (int(start_frames[first]), int(stop_frames[last - 1]))

@@ -150,7 +150,8 @@ def read_manifest(path: str | Path) -> list[VideoRecord]:
         records.append(replace(record, path=str((path.parent / record.path).absolute())))
     if problems:
         raise ManifestError(
-            f"{path}: {len(problems)} bad line(s):\n{listing(problems)}\nCorrect them and run again."
+            f"{path}: {len(problems)} bad line(s):\n{listing(problems)}\n"
+            "Correct them and run again."
         )
     if not records:
         raise ManifestError(f"{path}: no videos in it. Expected a header line and a line a video.")
@@ -188,6 +189,7 @@ def file_digest(path: str | Path) -> str:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield each row with the number of its (last) line in the file."""
     try:
         # Not read_text: it would turn a \r inside a quoted field into \n.
         text = path.read_bytes().decode("utf-8-sig")
@@ -209,6 +211,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    # The file's own lines, not the rows: a quoted field may hold line ends.
     reader = csv.DictReader(io.StringIO(text, newline=""))
     missing = [name for name in REQUIRED_COLUMNS if name not in (reader.fieldnames or [])]
     if missing:
@@ -234,6 +237,7 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _parse_row(row: dict[str, Any]) -> VideoRecord:
+    """Check one line; `ValueError` says what is wrong with it, for `read_manifest` to collect."""
     if None in row:
         raise ValueError(
             f"{len(row[None])} field(s) too many; quote a field that holds a comma"  # type: ignore[index]
@@ -265,6 +269,7 @@ def _parse_row(row: dict[str, Any]) -> VideoRecord:
 
 
 def _number(cell: dict[str, str], name: str, kind: type) -> Any:
+    """Read an optional number above 0; None for an empty cell."""
     if not cell[name]:
         return None
     try:

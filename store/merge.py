@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from hiprobe.store.copying import provenance_of_copy, write_video
 from hiprobe.store.errors import StoreError
 from hiprobe.store.manifest import VideoRecord
+from hiprobe.store.provenance import Purpose
 from hiprobe.store.reader import FeatureStore
+from hiprobe.store.row_plan import PlannedVideo
 from hiprobe.store.schema import DONE
-from hiprobe.store.writer import PlannedVideo, StoreWriter
-
-# What may differ between the parts.
-OWN_PROVENANCE = frozenset(
-    [
-        "created",
-        "manifest",
-        "batch_size",
-        "device",
-        "libraries",
-        "num_videos",
-        "num_rows",
-        "parity",
-        "merged_from",
-    ]
-)
-
-# What a new store gets of its own.
-STRUCTURE = ("num_videos", "num_rows", "schema_version", "layer_convention", "row_block")
+from hiprobe.store.writer import StoreWriter
 
 
 def merge(
@@ -60,15 +42,17 @@ def merge(
         The parts do not fit together.
     """
     stores = [FeatureStore.open(part) for part in parts]
-    _check_same_settings(stores)
+    _check_same_settings(stores[0], stores[1:])
     owners = _owners(stores)
     with _open(out, stores, parts) as writer:
-        new = [v for v in owners if v not in writer.index.positions()]
+        # An earlier call, interrupted or with fewer parts, may have planned some already.
+        known = writer.index.positions()
+        new = [video_id for video_id in owners if video_id not in known]
         writer.add_videos([_plan(owners[video_id], video_id) for video_id in new])
-        positions, status = writer.index.positions(), writer.index.videos["status"]
+        positions = writer.index.positions()
         for done, (video_id, store) in enumerate(owners.items()):
             on_video(done, len(owners))
-            if status[positions[video_id]] != DONE:
+            if writer.index.status(positions[video_id]) != DONE:
                 write_video(
                     writer,
                     positions[video_id],
@@ -95,45 +79,43 @@ def _owners(stores: Sequence[FeatureStore]) -> dict[str, FeatureStore]:
     return owners
 
 
-def _check_same_settings(stores: Sequence[FeatureStore]) -> None:
-    first = _settings(stores[0])
-    for store in stores[1:]:
-        own = _settings(store)
-        if names := [name for name in sorted({*first, *own}) if first.get(name) != own.get(name)]:
-            name = names[0]
+def _check_same_settings(first: FeatureStore, others: Sequence[FeatureStore]) -> None:
+    """Refuse stores of other states or of another shape; names the first difference."""
+    for store in others:
+        shapes = [
+            (name, getattr(first, name), getattr(store, name))
+            for name in ("layers", "thumbnail_size", "row_block")
+        ]
+        refused = first.origin.compare(store.origin, Purpose.FILL).refused
+        differences = [
+            *((one.name, one.first, one.second) for one in refused),
+            *(shape for shape in shapes if shape[1] != shape[2]),
+        ]
+        for name, expected, got in differences[:1]:
             raise StoreError(
-                f"{store.path}: made with other settings than {stores[0].path}: {name} is "
-                f"{own.get(name)!r}, not {first.get(name)!r}. Only parts of one extraction merge."
+                f"{store.path}: made with other settings than {first.path}: {name} is "
+                f"{got!r}, not {expected!r}. Only parts of one extraction merge."
             )
 
 
-def _settings(store: FeatureStore) -> dict[str, Any]:
-    shape = {
-        "num_features": store.num_features,
-        "layers": store.layers,
-        "thumbnail_size": store.thumbnail_size,
-    }
-    return shape | {k: v for k, v in store.provenance.items() if k not in OWN_PROVENANCE}
-
-
 def _open(out: Path, stores: Sequence[FeatureStore], parts: Sequence[Path]) -> StoreWriter:
+    """Create the merged store, or go on with one that an earlier call has begun."""
     if (out / "zarr.json").exists():
-        _check_same_settings([stores[0], FeatureStore.open(out)])
+        _check_same_settings(stores[0], [FeatureStore.open(out)])
         return StoreWriter(out)
-    provenance = {
-        name: value for name, value in stores[0].provenance.items() if name not in STRUCTURE
-    }
     return StoreWriter.create(
         out,
         layers=stores[0].layers,
         num_features=stores[0].num_features,
-        provenance=provenance | {"merged_from": [str(part) for part in parts]},
+        provenance=provenance_of_copy(stores[0].provenance)
+        | {"merged_from": [str(part) for part in parts]},
         row_block=stores[0].row_block,
         thumbnail_size=stores[0].thumbnail_size,
     )
 
 
 def _plan(store: FeatureStore, video_id: str) -> PlannedVideo:
+    """Plan a part's video as it was decoded there, not as it was announced."""
     video = store.videos.loc[video_id]
     record = VideoRecord(
         video_id=video_id,
@@ -142,36 +124,3 @@ def _plan(store: FeatureStore, video_id: str) -> PlannedVideo:
     segments = store.segments[store.segments["video_id"] == video_id]
     ranges = [(int(a), int(b)) for a, b in segments[["start_frame", "stop_frame"]].to_numpy()]
     return PlannedVideo(record, int(video["num_frames"]), float(video["fps"]), ranges)
-
-
-def write_video(
-    writer: StoreWriter,
-    position: int,
-    states: np.ndarray,
-    outcome: Mapping[str, Any],
-    thumbnails: np.ndarray | None = None,
-) -> None:
-    """Write a finished video from its states in one piece.
-
-    Parameters
-    ----------
-    writer : StoreWriter
-    position : int
-        Index of the video in the writer's plan.
-    states : (layer, segment, feature) float32
-    outcome : mapping
-        ``num_frames``, ``fps``, ``error`` (a note).
-    thumbnails : (segment, y, x, 3) uint8, optional
-    """
-    for block, start in enumerate(range(0, states.shape[1], writer.row_block)):
-        own = slice(start, start + writer.row_block)
-        writer.write_block(
-            position, block, states[:, own], None if thumbnails is None else thumbnails[own]
-        )
-    writer.finish_video(
-        position,
-        status=DONE,
-        num_frames=int(outcome["num_frames"]),
-        fps=float(outcome["fps"]),
-        error=str(outcome["error"]),
-    )

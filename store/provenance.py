@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Any, Literal, Self
 
+from hiprobe.store.schema import STRUCTURE
+
 WHOLE: Literal["whole"] = "whole"
 
 
@@ -36,11 +38,11 @@ class Verdict(IntEnum):
 
 _I, _W, _R = Verdict.IGNORE, Verdict.WARN, Verdict.REFUSE
 _PURPOSES = (Purpose.FILL, Purpose.SCORE, Purpose.AGAIN, Purpose.ABLATE, Purpose.DESCRIBE)
-# Where a model lies (its id) and where a hub keeps it (its revision) say nothing that the digest of
-# its weights does not say better, so a model that has moved is the same model.
 RULES = {
     # field                  fill score again ablate describe
     "model.weights_digest": (_R, _R, _R, _R, _W),
+    # Only where no digest tells: a model that has moved, or has another name, is the same model.
+    "model.id": (_R, _W, _W, _W, _W),
     "model.class": (_R, _R, _R, _R, _W),
     "model.dtype": (_R, _W, _W, _W, _I),
     "model.attention": (_R, _W, _W, _W, _I),
@@ -57,6 +59,20 @@ RULES = {
     "thumbnails": (_R, _I, _I, _I, _I),
     "manifest.digest": (_I, _I, _I, _R, _I),
 }
+# When, where and of what it was computed, not how: nothing that makes other numbers.
+CIRCUMSTANCES = frozenset(
+    [
+        *STRUCTURE,
+        "model.revision",
+        "manifest",
+        "batch_size",
+        "device",
+        "libraries",
+        "created",
+        "parity",
+        "merged_from",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -144,14 +160,14 @@ class Provenance:
     layers : tuple of int or None
         Layers kept.
     manifest_digest : str or None
-        Of the first run's manifest: two stores of one manifest have the same videos by the same ids.
+        Of the first run's manifest. Stores of one manifest have the same videos by the same ids.
     num_features : int or None
         Width of the states; not an attribute, but the array's shape.
     attributes : mapping
         All that is recorded, as in the file.
     """
 
-    model: ModelRecord = ModelRecord()  # noqa: RUF009 (frozen)
+    model: ModelRecord = ModelRecord()
     prompt: str | None = None
     segment_frames: int | Literal["whole"] | None = None
     keyframes: int | None = None
@@ -163,13 +179,13 @@ class Provenance:
     @classmethod
     def of(cls, attributes: Mapping[str, Any], num_features: int | None = None) -> Self:
         """Read a store's attributes, of which none needs to be there."""
-        layers = attributes.get("layers")
+        layers = _plain(attributes.get("layers"))
         return cls(
             model=ModelRecord.of(_mapping(attributes.get("model"))),
             prompt=attributes.get("prompt"),
             segment_frames=attributes.get("segment_frames"),
             keyframes=attributes.get("keyframes"),
-            layers=None if layers is None else tuple(layers),
+            layers=tuple(layers) if isinstance(layers, list) else None,
             manifest_digest=_mapping(attributes.get("manifest")).get("digest"),
             num_features=num_features,
             attributes=dict(attributes),
@@ -177,7 +193,7 @@ class Provenance:
 
     @property
     def frames_per_segment(self) -> int | None:
-        """Frames of a segment; None where a whole video is one."""
+        """Frames of a segment; None where a whole video is one, or `segment_frames` is None."""
         frames = self.segment_frames
         return None if frames is None or frames == WHOLE else int(frames)
 
@@ -187,28 +203,45 @@ class Provenance:
         Notes
         -----
         What one side does not record cannot be refused, only warned of; but nobody fills a store
-        of which it is not known how it was made (`Purpose.FILL`).
+        of which it is not known how it was made (`Purpose.FILL`). Filling also refuses what no rule
+        names, a setting of another program's, where both record it and differ.
         """
-        column = _PURPOSES.index(purpose)
-        found = []
-        for name, verdicts in RULES.items():
-            verdict = verdicts[column]
-            if verdict is Verdict.IGNORE:
-                continue
-            for path, one, two in _leaves(self._value(name), other._value(name), name):
-                is_unknown = one is None or two is None
-                lenient = is_unknown and purpose is not Purpose.FILL
-                found.append(Difference(path, one, two, Verdict.WARN if lenient else verdict))
+        found = [
+            Difference(path, one, two, _of_unknown(verdict, one, two, purpose))
+            for name, verdict in self._verdicts(other, purpose)
+            if verdict is not Verdict.IGNORE
+            for path, one, two in _leaves(self._value(name), other._value(name), name)
+        ]
+        if purpose is Purpose.FILL:
+            found += [
+                Difference(path, one, two, Verdict.REFUSE)
+                for name in sorted((self._names() & other._names()) - RULES.keys() - CIRCUMSTANCES)
+                for path, one, two in _leaves(self._value(name), other._value(name), name)
+            ]
         return Comparison(
             refused=tuple(one for one in found if one.verdict is Verdict.REFUSE),
             warned=tuple(one for one in found if one.verdict is Verdict.WARN),
         )
 
     def same_manifest(self, other: Provenance) -> bool:
-        """Whether equal ids mean equal videos: both are of one manifest, or of none that is known."""
+        """Whether equal ids mean equal videos: of one manifest, or both of none that is known."""
         return self.manifest_digest == other.manifest_digest
 
+    def _verdicts(self, other: Provenance, purpose: Purpose) -> Iterator[tuple[str, Verdict]]:
+        """The rules that apply to these two, by field."""
+        column = _PURPOSES.index(purpose)
+        has_digests = self.model.weights_digest and other.model.weights_digest
+        for name, verdicts in RULES.items():
+            if name != "model.id" or not has_digests:
+                yield name, verdicts[column]
+
+    def _names(self) -> set[str]:
+        """Names of what is recorded, the model's settings one by one, as `RULES` has them."""
+        of_model = {f"model.{name}" for name in _mapping(self.attributes.get("model"))}
+        return {*self.attributes} - {"model"} | of_model
+
     def _value(self, name: str) -> Any:
+        """What is recorded under a name of `RULES`; None where nothing is."""
         if name == "num_features":
             return self.num_features
         value: Any = self.attributes
@@ -223,7 +256,19 @@ def segment_frames_attribute(frames_per_segment: int | None) -> int | Literal["w
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
+    """The value, or an empty mapping where another program wrote something else there."""
     return value if isinstance(value, Mapping) else {}
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON gives it back: a list for a tuple."""
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _of_unknown(verdict: Verdict, one: Any, two: Any, purpose: Purpose) -> Verdict:
+    """Soften a verdict where one side does not record the setting."""
+    is_unknown = one is None or two is None
+    return Verdict.WARN if is_unknown and purpose is not Purpose.FILL else verdict
 
 
 def _leaves(one: Any, two: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
@@ -231,5 +276,5 @@ def _leaves(one: Any, two: Any, name: str) -> Iterator[tuple[str, Any, Any]]:
     if isinstance(one, Mapping) and isinstance(two, Mapping):
         for key in sorted({*one, *two}):
             yield from _leaves(one.get(key), two.get(key), f"{name}.{key}")
-    elif one != two:
+    elif _plain(one) != _plain(two):
         yield name, one, two

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -13,18 +12,15 @@ import numpy as np
 import pandas as pd
 import zarr
 
-from hiprobe.store import schema, shards
+from hiprobe.store import lazy, schema
+from hiprobe.store.checked_arrays import CheckedArrays
 from hiprobe.store.errors import StoreError
 from hiprobe.store.index import StoreIndex, read_index
-from hiprobe.store.manifest import parse_annotations
 from hiprobe.store.provenance import Provenance
 
 if TYPE_CHECKING:
     import xarray
     from dask.array import Array
-
-# Blocks of a lazy array's chunk: large enough that the task graph of a full-size store is small.
-BLOCKS_PER_DASK_CHUNK = 16
 
 
 class FeatureStore:
@@ -45,9 +41,7 @@ class FeatureStore:
         self._group = group
         self._index = index
         self._done = index.done_videos()
-        states = group["hidden_states"]
-        assert isinstance(states, zarr.Array)
-        self._states: zarr.Array[Any] = states
+        self._arrays = CheckedArrays(path, group)
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -78,14 +72,14 @@ class FeatureStore:
 
     def _repr_html_(self) -> str:
         """Show it in Jupyter: what it holds, and how it was made."""
-        model = self.provenance.get("model", {})
+        model = self.origin.model
+        dtype = "" if model.dtype is None else f" ({model.dtype})"
         groups = self.videos.groupby(["split", "label", "status"])["num_segments"]
         counts = groups.agg(videos="count", segments="sum").reset_index()
         return (
             f"<p><b>FeatureStore</b> {escape(str(self.path))}<br>{len(self.segments):,} segments × "
             f"{_format_layers(self.layers)} × {self.num_features} features of "
-            f"{escape(str(model.get('id')))} ({escape(str(model.get('dtype')))})</p>"
-            + counts.to_html(index=False, border=0)
+            f"{escape(model.id + dtype)}</p>" + counts.to_html(index=False, border=0)
         )
 
     @property
@@ -120,7 +114,7 @@ class FeatureStore:
     @property
     def num_features(self) -> int:
         """The backbone's hidden size."""
-        return int(self._states.shape[2])
+        return int(self._arrays.states.shape[2])
 
     @cached_property
     def videos(self) -> pd.DataFrame:
@@ -129,23 +123,7 @@ class FeatureStore:
         Columns: path, split, label, category, num_frames, fps, num_segments, status, error,
         annotations (a tuple of half-open frame ranges).
         """
-        columns = (
-            "path",
-            "split",
-            "label",
-            "category",
-            "num_frames",
-            "fps",
-            "num_segments",
-            "status",
-            "error",
-        )
-        table = pd.DataFrame(
-            {name: self._index.videos[name] for name in columns},
-            index=pd.Index(self._index.videos["video_id"], name="video_id"),
-        )
-        table["annotations"] = [*map(parse_annotations, self._index.videos["annotations"])]
-        return table[table["status"] != schema.REPLACED]
+        return self._index.video_table()
 
     @cached_property
     def segments(self) -> pd.DataFrame:
@@ -153,17 +131,7 @@ class FeatureStore:
 
         Columns: video_id, segment, start_frame, stop_frame.
         """
-        rows = self._real_rows
-        video = self._index.rows["video"][rows]
-        return pd.DataFrame(
-            {
-                "video_id": self._index.videos["video_id"][video],
-                **{
-                    name: self._index.rows[name][rows]
-                    for name in ("segment", "start_frame", "stop_frame")
-                },
-            }
-        )
+        return self._index.segment_table()
 
     def layer(self, layer: int, videos: Iterable[str] | None = None) -> np.ndarray:
         """Read one layer's states of all segments, or of some videos' segments.
@@ -187,12 +155,7 @@ class FeatureStore:
         """
         position = self._layer_position(layer)
         wanted = self._done if videos is None else self._video_indices(videos)
-        row_slices = [self._index.video_rows(video) for video in wanted]
-        if shards.can_read(self._states):
-            states = self._read_shards(position, row_slices)
-        else:
-            parts = [self._read(slice(position, position + 1), rows)[0] for rows in row_slices]
-            states = np.concatenate([np.empty((0, self.num_features), np.float32), *parts])
+        states = self._arrays.layer(position, [*map(self._index.video_rows, wanted)])
         self._check_present(states, wanted)
         return states
 
@@ -214,15 +177,15 @@ class FeatureStore:
             Consecutive videos and their states; one after the other, they are `layer`'s.
         """
         wanted = self._done if videos is None else self._video_indices(videos)
-        names, counts = self._index.videos["video_id"], self._index.videos["num_segments"]
         group: list[str] = []
         num_rows = 0
         for video in wanted:
-            if group and num_rows + counts[video] > max_rows:
+            count = self._index.num_segments(video)
+            if group and num_rows + count > max_rows:
                 yield group, self.layer(layer, group)
                 group, num_rows = [], 0
-            group.append(names[video])
-            num_rows += counts[video]
+            group.append(self._index.video_id(video))
+            num_rows += count
         if group:
             yield group, self.layer(layer, group)
 
@@ -234,7 +197,7 @@ class FeatureStore:
         (layer, segment, feature) float32
         """
         (video,) = self._video_indices([video_id])
-        states = self._read(slice(None), self._index.video_rows(video))
+        states = self._arrays.video(self._index.video_rows(video))
         self._check_present(states, [video])
         return states
 
@@ -269,18 +232,11 @@ class FeatureStore:
                 "store, makes one that does."
             )
         (video,) = self._video_indices([video_id])
-        rows = self._index.video_rows(video)
-        numbers = np.arange(rows.start, rows.stop)
-        array = self._group[schema.THUMBNAIL]
-        assert isinstance(array, zarr.Array)
-        with self._damage_as_error(rows):
-            return np.asarray(
-                array.oindex[numbers if segments is None else numbers[list(segments)]]
-            )
+        return self._arrays.thumbnails(self._index.video_rows(video), segments)
 
     def dask(self, layer: int) -> Array:
         """One layer as a lazy (segment, feature) Dask array, rows as in `segments`."""
-        return self._lazy_states()[self._layer_position(layer)][self._real_rows]
+        return self._lazy_states()[self._layer_position(layer)][self._index.real_rows()]
 
     def to_xarray(self) -> xarray.Dataset:
         """The whole store as a lazy, labelled dataset without padding.
@@ -292,29 +248,12 @@ class FeatureStore:
             ``video_id``, ``segment_in_video``, ``start_frame``, ``stop_frame``, ``split``,
             ``label`` and ``category``; the provenance as attributes.
         """
-        import xarray
-
-        segments = self.segments
-        of_video = self.videos.loc[segments["video_id"]]
-        along_segment = {
-            "video_id": segments["video_id"],
-            "segment_in_video": segments["segment"],
-            "start_frame": segments["start_frame"],
-            "stop_frame": segments["stop_frame"],
-            **{name: of_video[name] for name in ("split", "label", "category")},
-        }
-        return xarray.Dataset(
-            {
-                "hidden_states": (
-                    ("layer", "segment", "feature"),
-                    self._lazy_states()[:, self._real_rows],
-                )
-            },
-            coords={
-                "layer": self.layers,
-                **{name: ("segment", values.to_numpy()) for name, values in along_segment.items()},
-            },
-            attrs=self.provenance,
+        return lazy.labelled_dataset(
+            self._lazy_states()[:, self._index.real_rows()],
+            layers=self.layers,
+            segments=self.segments,
+            videos=self.videos,
+            attributes=self.provenance,
         )
 
     @property
@@ -322,65 +261,34 @@ class FeatureStore:
         """Rows of a block: what is read or written at once of a video."""
         return int(self.provenance["row_block"])
 
-    @cached_property
-    def _real_rows(self) -> np.ndarray:
-        slices = [self._index.video_rows(video) for video in self._done]
-        return np.concatenate([np.arange(0), *(np.arange(s.start, s.stop) for s in slices)])
-
     def _lazy_states(self) -> Array:
-        import dask.array
-
-        rows = self.row_block * BLOCKS_PER_DASK_CHUNK
-        return dask.array.from_zarr(self._states, chunks=(1, rows, self.num_features))
+        return lazy.lazy_states(self._arrays.states, self.row_block)
 
     def _layer_position(self, layer: int) -> int:
         self.check_layers([layer])
         return self.layers.index(layer)
 
     def _video_indices(self, video_ids: Iterable[str]) -> list[int]:
+        """Positions of finished videos, in the store's order, whatever that of `video_ids`."""
         position = self._index.positions()
         wanted = []
         for video_id in video_ids:
             if video_id not in position:
                 raise StoreError(f"{self.path}: no video {video_id!r}. `.videos` lists them.")
-            status = self._index.videos["status"][position[video_id]]
+            status = self._index.status(position[video_id])
             if status != schema.DONE:
                 raise StoreError(f"{self.path}: video {video_id!r} is {status}: it has no states.")
             wanted.append(position[video_id])
         return sorted(wanted)
 
-    def _read_shards(self, position: int, row_slices: list[slice]) -> np.ndarray:
-        shape = (len(self.layers), self.row_block, self.num_features)
-        try:
-            return shards.read_layer(self.path / "hidden_states", shape, position, row_slices)
-        except (ValueError, RuntimeError) as error:
-            raise self._damaged(f"in its states: {error}") from error
-
-    def _read(self, layers: slice, rows: slice) -> np.ndarray:
-        with self._damage_as_error(rows):
-            return np.asarray(self._states[layers, rows])
-
-    @contextmanager
-    def _damage_as_error(self, rows: slice) -> Iterator[None]:
-        try:
-            yield
-        except (ValueError, RuntimeError) as error:
-            raise self._damaged(f"at rows {rows.start}:{rows.stop}: {error}") from error
-
-    def _damaged(self, what: str) -> StoreError:
-        return StoreError(
-            f"{self.path}: damaged {what}. "
-            "Extract these videos again, or restore the folder from a copy."
-        )
-
-    def _check_present(self, states: np.ndarray, videos: Iterable[int]) -> None:
+    def _check_present(self, states: np.ndarray, videos: Sequence[int]) -> None:
         """Zarr reads a shard that is gone as NaN, without a word; real states are finite."""
+        # A shard is there or not as a whole, so one feature tells.
         missing = np.isnan(states[..., 0])
         if not missing.any():
             return
-        counts = self._index.videos["num_segments"]
-        owners = np.concatenate([np.full(counts[video], video) for video in videos])
-        video_id = self._index.videos["video_id"][owners[np.argwhere(missing)[0, -1]]]
+        owners = np.repeat(videos, [self._index.num_segments(video) for video in videos])
+        video_id = self._index.video_id(owners[np.argwhere(missing)[0, -1]])
         raise StoreError(
             f"{self.path}: damaged: states of video {video_id!r} are missing. "
             "Restore the folder from a copy, or extract again to another store."

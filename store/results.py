@@ -11,8 +11,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,6 +23,7 @@ from hiprobe.store.manifest import Annotations, format_annotations, parse_annota
 
 KINDS = ("anomalous", "normal")
 SEGMENT_COLUMNS = ("video_id", "segment", "start_frame", "stop_frame", "score", "smoothed")
+_INTERVAL_FIELDS = ("start_frame", "stop_frame", "start_seconds", "stop_seconds")
 # Files of an earlier evaluation that would be wrong beside new scores.
 STALE = ("metrics.json", "thumbnails.json", "report.html")
 
@@ -54,6 +55,11 @@ class Interval:
         seconds = [round(frame / fps, 3) if fps else None for frame in (start, stop)]
         return cls(video_id, kind, start, stop, *seconds)
 
+    @classmethod
+    def from_json(cls, video_id: str, kind: str, content: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote, and leave alone what else there may be."""
+        return cls(video_id, kind, *(content[name] for name in _INTERVAL_FIELDS))
+
     @property
     def frames(self) -> tuple[int, int]:
         """The half-open frame range."""
@@ -61,9 +67,7 @@ class Interval:
 
     def to_json(self) -> dict[str, Any]:
         """The interval as ``intervals.json`` has it, below its video and its kind."""
-        content = asdict(self)
-        del content["video_id"], content["kind"]
-        return content
+        return {name: getattr(self, name) for name in _INTERVAL_FIELDS}
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ class ResultVideo:
             num_frames=content["num_frames"],
             annotations=parse_annotations(content["annotations"]),
             intervals={
-                kind: tuple(Interval(video_id, kind, **one) for one in content[kind])
+                kind: tuple(Interval.from_json(video_id, kind, one) for one in content[kind])
                 for kind in KINDS
             },
         )
@@ -212,6 +216,7 @@ def write_results(
         None where there are no pictures: then there is no such file.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    # First, so that a folder that is being written is not taken for the whole old one.
     for name in STALE:
         (folder / name).unlink(missing_ok=True)
     _write_scores(folder / "scores.csv", segments)
@@ -235,6 +240,7 @@ def known_fps(fps: float) -> float | None:
 
 
 def _read_intervals(path: Path) -> tuple[float, dict[str, ResultVideo]]:
+    """Read the threshold and the videos; each caller makes its own error of what is wrong."""
     content = json.loads(path.read_text(encoding="utf-8"))
     videos = {
         video_id: ResultVideo.from_json(video_id, video)
@@ -244,7 +250,9 @@ def _read_intervals(path: Path) -> tuple[float, dict[str, ResultVideo]]:
 
 
 def _write_scores(path: Path, segments: pd.DataFrame) -> None:
-    columns: Sequence[str] = (*SEGMENT_COLUMNS, "anomalous")
+    """Write ``scores.csv``, a row a segment."""
+    columns = (*SEGMENT_COLUMNS, "anomalous")
+    segments = segments.astype({"anomalous": int})  # a bool would be written as a word
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)

@@ -22,6 +22,8 @@ LAYER_CONVENTION = (
     "0 is the embedding output, l the output of decoder layer l, and the last layer is taken "
     "after the final norm (the hidden_states convention of Transformers)"
 )
+# Attributes that `create` and the writer give a store: about its layout, not about its states.
+STRUCTURE = ("num_videos", "num_rows", "schema_version", "layer_convention", "row_block")
 JOURNAL = "journal"
 THUMBNAIL = "thumbnail"  # an array that a store may have
 PENDING, DONE, FAILED = "pending", "done", "failed"

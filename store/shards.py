@@ -19,6 +19,8 @@ from numcodecs import blosc
 
 from hiprobe.store import schema
 
+# A shard's index has an offset and a length a chunk, each of 8 bytes; both are at their maximum for
+# a chunk that is not there.
 ENTRY_BYTES, CHECKSUM_BYTES = 16, 4
 ABSENT = 2**64 - 1
 # More than cores: while some decode, others wait for the disk.
@@ -30,6 +32,7 @@ def can_read(states: zarr.Array) -> bool:
     num_layers, _, num_features = states.shape
     if states.shards is None:
         return False
+    # Codecs are compared whole: a level or a type size that differs may be another byte layout.
     own = schema.hidden_states_codecs((num_layers, states.shards[1], num_features))
     codecs = states.metadata.codecs  # type: ignore[union-attr]
     return list(codecs) == [own] and states.dtype == np.float32
@@ -62,6 +65,7 @@ def read_layer(
         A checksum does not match, or a chunk does not decode.
     """
     _, row_block, num_features = shape
+    # One buffer for all, which each chunk decodes into: no copy is made.
     total = sum(own.stop - own.start for own in rows)
     states = np.empty((total, num_features), np.float32)
     tasks, filled = [], 0
@@ -87,7 +91,7 @@ def _read_chunk(path: Path, out: np.ndarray, shape: tuple[int, int, int], positi
     chunk = _chunk_bytes(path, shape[0], position)
     if chunk is None:
         out.fill(np.nan)
-    elif len(out) == shape[1]:
+    elif len(out) == shape[1]:  # a whole chunk, which most are: into place
         blosc.decompress(chunk, out)
     else:
         decoded = np.frombuffer(blosc.decompress(chunk), dtype="<f4")
@@ -105,6 +109,7 @@ def _chunk_bytes(path: Path, num_layers: int, position: int) -> memoryview | Non
         start_of_index = os.fstat(file.fileno()).st_size - index_bytes
         if start_of_index < 0:
             raise ValueError(f"{path} is cut short")
+        # Positioned reads: index and chunk are all that is read of a shard of many layers.
         index = _checked(os.pread(file.fileno(), index_bytes, start_of_index), path)
         offset, length = np.frombuffer(index, dtype="<u8").reshape(num_layers, 2)[position].tolist()
         if offset == ABSENT:

@@ -58,17 +58,18 @@ def verify(
     problems, num_blocks, num_bytes = [], 0, 0
     for count, video in enumerate(done):
         on_video(count, len(done))
-        for block, rows in enumerate(_blocks(index, int(video), row_block)):
+        for block, rows in enumerate(_blocks(index, video, row_block)):
             num_blocks += 1
             number = rows.start // row_block
-            where = f"{index.videos['video_id'][video]}, segments {block * row_block} on"
-            if block not in index.committed_blocks.get(int(video), ()):
+            where = f"{index.video_id(video)}, segments {block * row_block} on"
+            if not index.is_committed(video, block):
                 problems.append(f"{where}: no journal says that this block was committed")
             shards = {path / f"hidden_states/c/0/{number}/0": partial(_check_values, states, rows)}
             if isinstance(thumbnails, zarr.Array):
                 file = path / schema.THUMBNAIL / f"c/{number}/0/0/0"
                 shards[file] = partial(_check_decodes, thumbnails, rows)
             for file, check in shards.items():
+                # Zarr would read a missing shard as the fill value, without a word.
                 if not file.exists():
                     problems.append(f"{where}: {file} is missing")
                     continue
@@ -89,6 +90,7 @@ def _blocks(index: StoreIndex, video: int, row_block: int) -> list[slice]:
 
 
 def _check_values(states: zarr.Array, rows: slice) -> str:
+    """Say what is wrong with a block's states; nothing for none."""
     try:
         values = np.asarray(states[:, rows])
     except (ValueError, RuntimeError) as error:
@@ -99,6 +101,7 @@ def _check_values(states: zarr.Array, rows: slice) -> str:
 
 
 def _check_decodes(thumbnails: zarr.Array, rows: slice) -> str:
+    """Say what is wrong with a block's thumbnails; any picture is a right one."""
     try:
         thumbnails[rows]
     except (ValueError, RuntimeError) as error:

@@ -8,8 +8,6 @@ and written again, and never shared by two videos.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,31 +16,10 @@ import zarr
 from filelock import FileLock, Timeout
 
 from hiprobe.store import schema
-from hiprobe.store.errors import StoreError
+from hiprobe.store.errors import StoreError, write_errors
 from hiprobe.store.index import StoreIndex, read_index
 from hiprobe.store.journal import JournalWriter, sync_file, sync_folder
-from hiprobe.store.manifest import VideoRecord, format_annotations
-
-
-@dataclass(frozen=True)
-class PlannedVideo:
-    """A video as the store's plan holds it.
-
-    Attributes
-    ----------
-    record : VideoRecord
-    num_frames : int
-        Frames expected, from the container; 0 for a video that cannot be read.
-    fps : float
-        Frames per second; NaN where unknown.
-    segments : sequence of (int, int)
-        Frame ranges ``[start_frame, stop_frame)`` of its segments, in order.
-    """
-
-    record: VideoRecord
-    num_frames: int
-    fps: float
-    segments: Sequence[tuple[int, int]]
+from hiprobe.store.row_plan import PlannedVideo, plan_rows
 
 
 class BlockWriter:
@@ -118,7 +95,7 @@ class BlockWriter:
         """
         array = self._array("hidden_states")
         num_layers, num_segments, num_features = states.shape
-        planned = int(self._index.videos["num_segments"][video]) - block * self.row_block
+        planned = self._index.num_segments(video) - block * self.row_block
         fits = 0 < num_segments <= min(planned, self.row_block)
         if not fits or (num_layers, num_features) != (array.shape[0], array.shape[2]):
             raise ValueError(
@@ -127,11 +104,14 @@ class BlockWriter:
                 f"got {states.shape = }"
             )
         self._check_thumbnails(thumbnails, num_segments)
+        # Always a whole shard, padding and all: a part of one would have to be read, changed and
+        # written again, and a kill in between would damage what was committed before.
         shard = np.full((num_layers, self.row_block, num_features), np.nan, dtype=np.float32)
         shard[:, :num_segments] = states
-        start = int(self._index.videos["first_row"][video]) + block * self.row_block
+        start = self._index.video_rows(video).start + block * self.row_block
         number = start // self.row_block
         with write_errors(self.path):
+            # The journal's line comes last, after everything that it vouches for is on the disk.
             if thumbnails is not None:
                 self._write_thumbnails(start, thumbnails)
                 self._sync_shard(schema.THUMBNAIL, f"{number}/0/0/0")
@@ -140,7 +120,7 @@ class BlockWriter:
             self._journal.append(
                 {"event": "block", "video": video, "block": block, "rows": num_segments}
             )
-        self._index.committed_blocks.setdefault(video, set()).add(block)
+        self._index.commit(video, block)
 
     def finish_video(
         self, video: int, *, status: str, num_frames: int, fps: float, error: str = ""
@@ -159,6 +139,7 @@ class BlockWriter:
         self._index.finish(video, entry)
 
     def _check_thumbnails(self, thumbnails: np.ndarray | None, num_segments: int) -> None:
+        """Refuse thumbnails that are too few, of another size, or of a store that keeps none."""
         size = self.thumbnail_size
         expected = None if size is None else (num_segments, *size, 3)
         got = None if thumbnails is None else thumbnails.shape
@@ -168,6 +149,7 @@ class BlockWriter:
             )
 
     def _write_thumbnails(self, start: int, thumbnails: np.ndarray) -> None:
+        """Write the shard of thumbnails that begins at row `start`."""
         shard = np.zeros((self.row_block, *thumbnails.shape[1:]), dtype=np.uint8)
         shard[: len(thumbnails)] = thumbnails
         # Else Zarr leaves out what is all black, and a missing shard would mean nothing.
@@ -211,6 +193,7 @@ class StoreWriter(BlockWriter):
         with write_errors(Path(path)):
             schema.open_group(Path(path), mode="r+")
             self._lock = FileLock(Path(path) / schema.JOURNAL / "lock")
+            # The kernel drops a `flock` with its process: a kill leaves no lock behind.
             try:
                 self._lock.acquire(blocking=False)
             except Timeout:
@@ -248,6 +231,7 @@ class StoreWriter(BlockWriter):
 
     def __exit__(self, *exception: object) -> None:
         try:
+            # Worker processes have committed too, in journals of their own.
             self.refresh()
             self.seal()
         finally:
@@ -265,14 +249,15 @@ class StoreWriter(BlockWriter):
         videos = list(videos)
         if not videos:
             return
-        first_video, first_row = self._index.num_videos, len(self._index.rows["video"])
-        columns, num_rows = _plan(videos, first_video, first_row, self.row_block)
+        first_video, first_row = self._index.num_videos, self._index.num_rows
+        columns, num_rows = plan_rows(videos, first_video, first_row, self.row_block)
         lengths = {"video": first_video + len(videos), "row": num_rows}
         with write_errors(self.path):
             for array in schema.INDEX_ARRAYS:
                 zarr_array = self._array(array.name)
                 start = first_video if array.dim == "video" else first_row
                 zarr_array.resize((lengths[array.dim],))
+                # Over what an interrupted call may have left beyond `num_videos` and `num_rows`.
                 if lengths[array.dim] > start:
                     zarr_array[start:] = columns[array.name]
             states = self._array("hidden_states")
@@ -298,10 +283,9 @@ class StoreWriter(BlockWriter):
     def seal(self) -> None:
         """Write the status arrays, so that any Zarr reader sees them without the journal."""
         with write_errors(self.path):
-            for arrays in (self._index.videos, self._index.rows):
-                for name, values in arrays.items():
-                    if len(values):
-                        self._array(name)[: len(values)] = values
+            for name, values in self._index.arrays():
+                if len(values):
+                    self._array(name)[: len(values)] = values
             self._sync_index()
 
     def _sync_index(self) -> None:
@@ -313,54 +297,3 @@ class StoreWriter(BlockWriter):
                 sync_file(file)
         for file in (self.path / schema.JOURNAL / "zarr.json", self.path / "zarr.json", self.path):
             sync_file(file)
-
-
-def _plan(
-    videos: Sequence[PlannedVideo], first_video: int, first_row: int, row_block: int
-) -> tuple[dict[str, Any], int]:
-    """Columns of the index arrays for new videos, and the number of rows after them."""
-    counts = np.array([len(video.segments) for video in videos])
-    blocks = -(-counts // row_block)
-    starts = first_row + np.concatenate([[0], np.cumsum(blocks)[:-1]]) * row_block
-    num_rows = first_row + int(blocks.sum()) * row_block
-    rows: dict[str, Any] = {
-        name: np.full(num_rows - first_row, -1, dtype=np.int32)
-        for name in ("video", "segment", "start_frame", "stop_frame")
-    }
-    rows["valid"] = np.zeros(num_rows - first_row, dtype=bool)
-    for offset, (video, start, count) in enumerate(zip(videos, starts, counts, strict=True)):
-        if not count:
-            continue
-        own = slice(start - first_row, start - first_row + count)
-        rows["video"][own] = first_video + offset
-        rows["segment"][own] = np.arange(count)
-        rows["start_frame"][own], rows["stop_frame"][own] = np.array(video.segments).T
-    columns = {
-        **rows,
-        "num_frames": np.array([video.num_frames for video in videos], dtype=np.int32),
-        "fps": np.array([video.fps for video in videos], dtype=np.float64),
-        "first_row": starts.astype(np.int64),
-        "num_segments": counts.astype(np.int32),
-        "status": _strings(schema.PENDING for _ in videos),
-        "error": _strings("" for _ in videos),
-        "annotations": _strings(format_annotations(video.record.annotations) for video in videos),
-    }
-    for name in ("video_id", "path", "split", "label", "category"):
-        columns[name] = _strings(getattr(video.record, name) for video in videos)
-    return columns, num_rows
-
-
-def _strings(values: Iterable[str]) -> np.ndarray:
-    return np.array(list(values), dtype=np.dtypes.StringDType())
-
-
-@contextmanager
-def write_errors(path: Path):  # type: ignore[no-untyped-def]
-    """Turn what the file system refuses into a message that says what is safe."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{path}: cannot write: {error.strerror or error}. What was committed is intact: "
-            "free the space or give the permission, and the same command goes on where it was."
-        ) from error

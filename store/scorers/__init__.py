@@ -1,8 +1,9 @@
 """Scorers: how hidden states become scores, from the fit to `probe.json` and back.
 
 One registry; a scorer is one class in one file of this folder: how it is fitted, what it computes,
-what `probe.json` holds of it. To add one, write its file and its line in `_CLASSES`; `hiprobe probe`,
-`sweep`, `evaluate` and `detect` then know it. Names cost no import: the command line lists them.
+what `probe.json` holds of it. To add one, write its file and its line in `_CLASSES`;
+`hiprobe probe`, `sweep`, `evaluate` and `detect` then know it. The names cost no import of
+scikit-learn: the command line lists them.
 """
 
 from __future__ import annotations
@@ -81,4 +82,6 @@ def scorer_from_json(content: Mapping[str, Any]) -> Scorer:
     except KeyError as error:
         raise HiProbeError(f"the probe's {kind} scorer lacks {error}: make it again.") from None
     except (TypeError, ValueError) as error:
-        raise HiProbeError(f"the probe's {kind} scorer is damaged ({error}): make it again.") from error
+        raise HiProbeError(
+            f"the probe's {kind} scorer is damaged ({error}): make it again."
+        ) from error

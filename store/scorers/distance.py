@@ -41,6 +41,7 @@ class DistanceScorer(Scorer):
         states = np.asarray(states, dtype=np.float64)
         normal = states[~is_anomalous]
         mean, scale = normal.mean(axis=0), normal.std(axis=0)
+        # Infinite: a dimension that does not vary among normal samples has no deviations to count.
         scale = np.where(scale > CONSTANT_SHARE * np.abs(mean), scale, np.inf)
         unscaled = cls(mean, scale, 0.0, 1.0).distances(states)
         return cls(mean, scale, float(unscaled.mean()), float(unscaled.std() or 1.0))

@@ -79,6 +79,7 @@ class LinearScorer(Scorer):
             # Reaching the cap is part of the definition; `num_iterations` tells.
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(standardised, is_anomalous)
+        # w·(h − μ)/σ + b = (w/σ)·h + (b − (w/σ)·μ): the scorer stays eq. 9 on raw states.
         weight = model.coef_[0] / scale
         bias = float(model.intercept_[0] - weight @ mean)
         return cls(weight, bias, l2, int(np.max(model.n_iter_)))

@@ -1,12 +1,14 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from hiprobe.store import HiProbeError
-from hiprobe.store.scorers import SCORERS, fit_scorer, scorer_from_json
+from hiprobe.store import HiProbeError, Probe, scorers
+from hiprobe.store.scorers import SCORERS, fit_scorer, scorer_class, scorer_from_json
 
 
 def overlapping_classes(seed=0, num_samples=200, num_features=4):
@@ -110,3 +112,61 @@ def test_unknown_kinds_are_refused():
         fit_scorer("forest", *overlapping_classes())
     with pytest.raises(HiProbeError, match="of kind 'forest'"):
         scorer_from_json({"kind": "forest"})
+
+
+NEW_SCORER = """
+import numpy as np
+from hiprobe.store.scorers.linear import LinearScorer
+
+
+class MeansScorer(LinearScorer):
+    kind = "means"
+    takes_penalty = False
+
+    @classmethod
+    def fit(cls, states, is_anomalous, l2):
+        weight = states[is_anomalous].mean(axis=0) - states[~is_anomalous].mean(axis=0)
+        return cls(weight, -float(weight @ states.mean(axis=0)), 0.0, 0)
+"""
+
+
+def test_a_new_scorer_is_one_file_and_one_line(tmp_path, monkeypatch):
+    (tmp_path / "means.py").write_text(NEW_SCORER)
+    monkeypatch.setattr(scorers, "__path__", [*scorers.__path__, str(tmp_path)])
+    monkeypatch.setitem(scorers._CLASSES, "means", "means:MeansScorer")
+    states, is_anomalous = overlapping_classes()
+    scorer = fit_scorer("means", states, is_anomalous)
+    probe = Probe({}, 1, {}, scorer.to_json(), {"value": 0.5}, {"video_ids": []})
+    probe.save(tmp_path / "probe.json")
+    again = Probe.load(tmp_path / "probe.json")
+    assert again.num_features == 4
+    np.testing.assert_array_equal(again.score(states), expit(scorer.logits(states)))
+
+
+def test_each_scorer_names_itself_as_the_registry_does():
+    assert {kind: scorer_class(kind).kind for kind in SCORERS} == {kind: kind for kind in SCORERS}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({}, "of kind 'None', expected logistic, svm, distance"),
+        ({"kind": "svm", "weight": [1.0]}, "the probe's svm scorer lacks 'bias': make it again"),
+        ({"kind": "distance", "scale": 1}, "the probe's distance scorer is damaged"),
+        ({"kind": "logistic", "weight": ["x"]}, "the probe's logistic scorer is damaged"),
+    ],
+)
+def test_a_damaged_scorer_is_one_message(content, message):
+    with pytest.raises(HiProbeError, match=message):
+        scorer_from_json(content)
+
+
+def test_names_of_scorers_cost_no_import():
+    code = (
+        "import sys; from hiprobe.store.scorers import DEFAULT_L2, SCORERS; "
+        "print({'sklearn', 'scipy', 'numpy', 'zarr'} & {*sys.modules})"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "set()\n"
