@@ -59,6 +59,7 @@ def seen_events(clip: Clip, start_frame: int, stop_frame: int) -> list[Event]:
 
 
 def _is_inside(event: Event, frame: int) -> bool:
+    """Tell whether an event is in the picture; an anomalous one is, from start to stop."""
     if not event.start_frame <= frame < event.stop_frame:
         return False
     share = (frame - event.start_frame) / (event.stop_frame - event.start_frame)
@@ -100,6 +101,7 @@ def verb(event: Event) -> str:
 
 
 def _place(event: Event) -> str:
+    """Tell where it happens; what crosses the picture has no side."""
     if event.kind == "pavement_car":
         return "on the pavement"
     if event.kind == "car":

@@ -128,6 +128,7 @@ def plan_clips(
                 events = plan_events(
                     kind, num_frames, fps, size[1] / size[0], normal_kinds=normal_kinds, rng=rng
                 )
+                # Far enough apart for any number of clips that anybody plans.
                 clip_seed = seed * 100_000 + len(clips)
                 clips.append(
                     Clip(name, split, label, kind, *size, fps, num_frames, events, clip_seed)
@@ -170,6 +171,7 @@ class Renderer:
         drift, period, start = self._drift
         gain = 1 + drift * math.sin(2 * math.pi * (seconds / period + start))
         picture = np.asarray(self._drawn(index), np.float32) * np.float32(gain) + light
+        # Of the frame alone, so that frames can be rendered in any order.
         rng = np.random.default_rng((clip.seed, index))
         grain = rng.standard_normal((clip.height, clip.width, 1), np.float32)
         return np.clip(picture + self._noise * grain, 0, 255).astype(np.uint8)
@@ -263,6 +265,7 @@ class _Lamp:
 def _encode(clip: Clip, path: Path) -> None:
     """Encode under a temporary name first: a file with its own name is whole."""
     partial = path.with_name(f"{path.name}.partial")
+    # 1001 keeps the 30000 / 1001 of broadcasts exact.
     rate = Fraction(clip.fps).limit_denominator(1001)
     with av.open(str(partial), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=rate, options=REPEATABLE_X264)

@@ -61,8 +61,8 @@ def _attend(
         raise ValueError(
             f"{num_windows} windows of up to {max_length_q} positions hold {length}: not equal"
         )
-    windows = (
+    query, key, value = (
         part[0].unflatten(1, (num_windows, -1)).transpose(0, 1) for part in (query, key, value)
     )
-    attended = functional.scaled_dot_product_attention(*windows, scale=scaling)
+    attended = functional.scaled_dot_product_attention(query, key, value, scale=scaling)
     return attended.transpose(1, 2).flatten(0, 1), None

@@ -43,9 +43,10 @@ CHAT_TEMPLATE = (
     "{% else %}{{ part.text }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# Below the first training seed, above every seed that is evaluated on.
 TOKENIZER_SEED = 9_999
+# From 2 x 2 to 3 x 3 merged tokens for two keyframes: a segment of 8 takes some two dozen.
 FRAME_PIXELS = {"shortest_edge": 56 * 56, "longest_edge": 84 * 84}
-
 
 TRAINED_MODEL = Path(__file__).parent / "trained"
 # Open questions; nothing in the answers says whether what is seen is normal.
@@ -98,6 +99,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2_5_VLForCon
             "intermediate_size": 320,
             "num_heads": 4,
             "out_hidden_size": 128,
+            # One layer within windows and one across, as in the big ones.
             "fullatt_block_indexes": [1],
             "initializer_range": 0.03,
         },

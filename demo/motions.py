@@ -145,6 +145,7 @@ def _person_drawer(pose: Pose, size: tuple[int, int]) -> Callable[[ImageDraw.Ima
 
 
 def _stand(event: Event, moment: Moment) -> list[Pose]:
+    # The sixth power makes the hand rise briefly and seldom, as when somebody looks at a watch.
     sway = 0.04 * math.sin(1.4 * moment.seconds + moment.phases[0])
     reach = 0.7 * max(0.0, math.sin(0.8 * moment.seconds + moment.phases[1])) ** 6
     (colour,) = event.colours
@@ -167,6 +168,7 @@ def _walk(event: Event, moment: Moment) -> list[Pose]:
 def _talk(event: Event, moment: Moment) -> list[Pose]:
     gap = pair_gap(event.y, moment.aspect)
     poses = []
+    # A hand rises now and then, and shakes while it is up.
     for side, colour, phase in zip((-1, 1), event.colours, moment.phases, strict=False):
         gesture = max(0.0, math.sin(1.1 * moment.seconds + phase)) ** 3
         reach = gesture * (0.5 + 0.25 * math.sin(7 * moment.seconds))

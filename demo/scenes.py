@@ -98,6 +98,7 @@ def draw_person(draw: ImageDraw.ImageDraw, size: tuple[int, int], pose: Pose) ->
     jacket, trousers = COLOURS[pose.colour], TROUSERS[index % len(TROUSERS)]
     skin = SKINS[index % len(SKINS)]
     swing = pose.swing * math.sin(pose.stride)
+    # From the far arm to the near one: what is drawn later covers what was drawn before.
     limb([(0, 0.8), (0.16 * swing, 0.47)], shade(jacket, 0.75), 0.08)
     for side, tone in ((-1, 0.8), (1, 1.0)):
         foot, knee = 0.2 * side * swing, 0.12 * side * swing + 0.04 * pose.swing
@@ -195,6 +196,7 @@ def paint_background(width: int, height: int, rng: np.random.Generator) -> Image
     picture += rng.normal(0, 3, (height, width, 1))
     image = Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
+    # At places of their own, so that no two openings overlap.
     for middle in rng.permutation([0.12, 0.37, 0.63, 0.88])[: rng.integers(1, 4)]:
         _draw_opening(draw, (width, height), middle, rng)
     for middle in rng.uniform(0.05, 0.95, rng.integers(1, 4)):

@@ -117,12 +117,15 @@ def _happen(stage: _Stage, kind: str, start: int, stop: int) -> list[Event]:
 
 
 def _stay(stage: _Stage, kind: str, start: int, stop: int) -> list[Event]:
+    """Let one person or two do something in one place, and come and go on foot."""
     rng = stage.rng
     x, y = rng.uniform(0.2, 0.8), rng.uniform(0.7, 0.92)
     if kind in ("standing", "fall"):
         side, colours = stage.side(), stage.colours(1)
+        # However short, the way tells which side a standing person faces.
         stumble = 0.05 * side if kind == "fall" else 0.001 * side
         event = Event(kind, start, stop, x, x + stumble, y, colours)
+        # Of each person: from outside to the place, and from there outside again.
         ways = [(0.5 - side * (0.5 + OUTSIDE), x, x + stumble, 0.5 + side * (0.5 + OUTSIDE))]
     else:
         gap = pair_gap(y, stage.aspect) * (0.8 if kind == "fight" else 1.0)

@@ -157,7 +157,7 @@ def _record(model: Any, num_steps: int, seed: int, seconds: float) -> dict[str, 
 
 
 def main() -> None:
-    """Parse the command line."""
+    """Parse the command line, train, and print losses as plain lines."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, nargs="?", default=TRAINED_MODEL)
     parser.add_argument("--steps", type=int, default=NUM_STEPS)

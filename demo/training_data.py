@@ -90,6 +90,7 @@ class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
             [sample.clip.fps for sample in samples],
         )
         labels = torch.full_like(batch["input_ids"], -100)
+        # Padding is on the left, so a caption ends its row.
         for row, ending in enumerate(endings):
             length = len(self._processor.tokenizer(ending)["input_ids"])
             labels[row, -length:] = batch["input_ids"][row, -length:]
@@ -108,6 +109,7 @@ def draw_samples(clips: list[Clip], rng: np.random.Generator) -> Iterator[Sample
     for clip in clips:
         renderer = Renderer(clip)
         for number in range(SEGMENTS_PER_CLIP):
+            # The first comes from anywhere; a start half a segment early still shows half of it.
             low, high = 0, clip.num_frames - SEGMENT_FRAMES
             if clip.annotations and number:
                 ((start, stop),) = clip.annotations
