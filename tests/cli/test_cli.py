@@ -157,7 +157,7 @@ def test_parts_by_slurms_environment_merge_and_verify(tmp_path, make_video):
     [
         (["--batch-size", "many"], "expected a number, or auto"),
         (["--rank", "2", "--world-size", "2"], "expected 0 to 1"),
-        (["--attention", "none"], "'--attention': 'none' is not one of 'auto', 'sdpa'"),
+        (["--attention", "none"], "'none' is not one of 'auto', 'sdpa'"),
     ],
 )
 def test_wrong_options_of_extract_are_exit_code_2(tmp_path, options, said):
