@@ -26,7 +26,7 @@ def extract(
     segment_frames: Annotated[
         Any,
         options.number(
-            "whole", "Cut videos in segments of so many frames; whole makes each one.", int, 1
+            "whole", "Cut videos into segments of so many frames; whole cuts nothing.", int, 1
         ),
     ] = "24",
     thumbnails: Annotated[

@@ -139,7 +139,9 @@ Scorer = Annotated[ScorerName, typer.Option(help="Train a scorer of this kind.")
 Scorers = Annotated[
     Any,
     typer.Option(
-        parser=_scorers, metavar="SCORERS", help=f"Train scorers of these, of {','.join(SCORERS)}."
+        parser=_scorers,
+        metavar="SCORERS",
+        help=f"Train scorers of these kinds, of {','.join(SCORERS)}.",
     ),
 ]
 
@@ -153,7 +155,7 @@ Threshold = Annotated[
 ]
 Length = Annotated[
     Literal["true", "cut-16", "pad-16"],
-    typer.Option(help="Count a video's true frames, or those of whole or padded 16-frame clips."),
+    typer.Option(help="Count a video's true frames, or cut or pad them to a multiple of 16."),
 ]
 Ends = Annotated[
     Literal["exclusive", "inclusive"],
@@ -172,7 +174,9 @@ Dtype = Annotated[
 ]
 Device = Annotated[
     str,
-    typer.Option(help="Compute on this device: auto (a GPU where there is one), cpu, cuda:0, …."),
+    typer.Option(
+        help="Compute on this device, such as cpu or cuda:0; auto takes a GPU if there is one."
+    ),
 ]
 Attention = Annotated[
     Literal["auto", "sdpa", "flash_attention_2", "eager"],
@@ -189,5 +193,6 @@ Workers = Annotated[
     typer.Option(min=0, help="Work in so many processes on this machine; 0 works in this one."),
 ]
 Scheduler = Annotated[
-    str | None, typer.Option(help="Work on the Dask cluster that runs at tcp://HOST:8786.")
+    str | None,
+    typer.Option(help="Work on the running Dask cluster of this address, tcp://HOST:8786."),
 ]

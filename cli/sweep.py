@@ -27,7 +27,8 @@ def sweep(
         typer.Option(help="Test on this store of the same model instead of the one trained on."),
     ] = None,
     layers: Annotated[
-        Any, options.layers("all", "Try layers such as 4,8-12; all leaves out the embedding, 0.")
+        Any,
+        options.layers("all", "Try layers such as 4,8-12; all takes those above the embedding, 0."),
     ] = "all",
     scorers: options.Scorers = "logistic",
     l2: Annotated[
@@ -45,7 +46,9 @@ def sweep(
     ] = 1,
     kappas: Annotated[
         Any,
-        options.numbers("Set the threshold to μ + κσ with each κ of 0,0.2,0.5.", minimum=-math.inf),
+        options.numbers(
+            "Set thresholds to μ + κσ for each κ, such as 0,0.2,0.5.", minimum=-math.inf
+        ),
     ] = "0.2",
     labels: options.Labels = "video",
     samples_per_video: options.SamplesPerVideo = 1,
