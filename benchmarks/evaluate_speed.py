@@ -25,14 +25,14 @@ import numpy as np
 import pandas as pd
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
-from hiprobe.evaluate.test_set import attach_ground_truth
+from hiprobe.evaluate.test_set import TestSet
 from hiprobe.manifest.benchmarks import xd_violence
 
 ROUNDS, SEGMENT_FRAMES = 9, 24
 
 
 def xd_videos() -> pd.DataFrame:
-    """XD-Violence's test videos: ``num_frames`` and ``annotations``."""
+    """XD-Violence's test videos: ``label``, ``num_frames`` and ``annotations``."""
     shared = Path(os.environ.get("HIPROBE_SHARED_DATA", "../shared/data")) / "annotations"
     if (shared / "xd_violence_temporal.txt").exists():
         records = xd_violence(
@@ -45,7 +45,11 @@ def xd_videos() -> pd.DataFrame:
         lengths = rng.lognormal(7.6, 0.9, 800).astype(int).clip(100, 30_000).tolist()
         annotations = [((n // 3, n // 2),) * (i % 8 < 5) for i, n in enumerate(lengths)]
     return pd.DataFrame(
-        {"num_frames": lengths, "annotations": annotations},
+        {
+            "label": [("normal", "anomalous")[bool(ranges)] for ranges in annotations],
+            "num_frames": lengths,
+            "annotations": annotations,
+        },
         index=[f"video-{index}" for index in range(len(lengths))],
     )
 
@@ -61,11 +65,9 @@ def segments_of(videos: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def ours(
-    segments: pd.DataFrame, videos: pd.DataFrame, scores: np.ndarray
-) -> tuple[float, float, float]:
+def ours(segments: pd.DataFrame, test: TestSet, scores: np.ndarray) -> tuple[float, float, float]:
     """AUC, AP and trapezoid area from counts per segment."""
-    scored = attach_ground_truth(segments, videos, scores, sigma=0, threshold=0.5)
+    scored = test.with_segments(segments).score(scores, sigma=0)
     metrics = scored.ranking(scored.raw).metrics()
     assert metrics is not None
     return metrics.auc, metrics.ap, metrics.pr_auc_trapezoid
@@ -109,9 +111,10 @@ def main() -> None:
     """Measure, print and write."""
     videos = xd_videos()
     segments = segments_of(videos)
+    test = TestSet.of_videos(videos, Path("XD-Violence"))
     scores = np.random.default_rng(0).random(len(segments))
     ways = {
-        "ours": lambda: ours(segments, videos, scores),
+        "ours": lambda: ours(segments, test, scores),
         "sklearn": lambda: sklearn(segments, videos, scores),
     }
     results = {name: way() for name, way in ways.items()}

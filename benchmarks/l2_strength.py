@@ -14,11 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hiprobe.evaluate.metrics import Ranking
+from hiprobe.evaluate.test_set import TestSet
 from hiprobe.probe.samples import choose_videos, make_samples
-from hiprobe.store.scorers import fit_scorer
 from hiprobe.store import DONE, FeatureStore
-from hiprobe.store.ground_truth import anomalous_frame_counts
+from hiprobe.store.scorers import fit_scorer
 
 STRENGTHS = (0.0, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
@@ -27,24 +26,17 @@ def held_out_auc(store: FeatureStore, seed: int) -> dict[float, float]:
     """Frame-level AUC on the videos that did not train, by strength: a mean over layers."""
     videos = store.videos[store.videos["status"] == DONE]
     train = choose_videos(videos["label"], 0.5, seed)
-    test = [video_id for video_id in videos.index if video_id not in set(train)]
+    test = TestSet.of_videos(videos[~videos.index.isin(train)], store.path, store=store)
     samples = make_samples(store, train, videos["label"])
-    segments = store.segments[store.segments["video_id"].isin(test)]
-    start, stop = segments["start_frame"].to_numpy(), segments["stop_frame"].to_numpy()
-    anomalous = np.zeros(len(segments), dtype=np.int64)
-    for video_id in test:
-        own = (segments["video_id"] == video_id).to_numpy()
-        anomalous[own] = anomalous_frame_counts(
-            start[own], stop[own], videos.loc[video_id, "annotations"]
-        )
     aucs: dict[float, list[float]] = {strength: [] for strength in STRENGTHS}
     for layer in (layer for layer in store.layers if layer >= 1):
-        training, states = samples.states(store, layer), store.layer(layer, test)
+        training, states = samples.states(store, layer), np.concatenate([*test.states(layer)])
         for strength in STRENGTHS:
             scorer = fit_scorer("logistic", training, samples.is_anomalous, strength)
-            metrics = Ranking(scorer.logits(states), anomalous, stop - start - anomalous).metrics()
-            assert metrics is not None, "the held-out half has one class only"
-            aucs[strength].append(metrics.auc)
+            scored = test.score(scorer.logits(states), sigma=0)
+            auc = scored.areas(scored.raw)["auc"]
+            assert auc is not None, "the held-out half has one class only"
+            aucs[strength].append(auc)
     return {strength: float(np.mean(values)) for strength, values in aucs.items()}
 
 

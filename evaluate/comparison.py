@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from hiprobe.evaluate.test_set import listing
-from hiprobe.evaluate.metrics import Interval, Ranking
-from hiprobe.evaluate.results import Results
+from hiprobe.evaluate.metrics import ConfidenceInterval, Ranking
+from hiprobe.evaluate.scored import rank_results
 from hiprobe.store import HiProbeError, format_annotations
+from hiprobe.store.errors import listing
+from hiprobe.store.results import Results
 
 METRICS = ("auc", "ap", "pr_auc_trapezoid")
 SCORES = {"raw": "score", "smoothed": "smoothed"}
@@ -29,7 +30,7 @@ class Difference:
     Attributes
     ----------
     a, b, difference : float
-    interval : Interval
+    interval : ConfidenceInterval
         95 % percentile interval of the difference.
     p_value : float
         Two-sided: twice the smaller share of resamples on one side of 0, at least one over the
@@ -39,7 +40,7 @@ class Difference:
     a: float
     b: float
     difference: float
-    interval: Interval
+    interval: ConfidenceInterval
     p_value: float
 
     @property
@@ -83,7 +84,7 @@ def compare(
     """
     a, b = Results.read(folder_a), Results.read(folder_b)
     videos = _common_videos(a, b, common_videos)
-    rankings = [results.ranking(SCORES[scores], videos) for results in (a, b)]
+    rankings = [rank_results(results, SCORES[scores], videos) for results in (a, b)]
     point = [_values(ranking, None) for ranking in rankings]
     if point[0] is None or point[1] is None:
         raise HiProbeError(
@@ -149,18 +150,23 @@ def _common_videos(a: Results, b: Results, common_videos: bool) -> list[str]:
 
 
 def _truth(results: Results, video_id: str) -> str:
+    """One video's ground truth in words: equal words are equal ground truth."""
     video = results.videos[video_id]
-    ranges = format_annotations(video["annotations"]) or "none"
-    return f"{video['num_frames']} frames, annotations {ranges}"
+    ranges = format_annotations(video.annotations) or "none"
+    return f"{video.num_frames} frames, annotations {ranges}"
 
 
 def _values(ranking: Ranking, weights: np.ndarray | None) -> np.ndarray | None:
+    """The `METRICS` under video weights: (metric,) float64; None where a class is absent."""
     metrics = ranking.metrics(weights)
     return None if metrics is None else np.array([getattr(metrics, name) for name in METRICS])
 
 
 def _difference(a: float, b: float, draws: np.ndarray) -> Difference:
+    """One metric's difference, from the (resample,) differences that were drawn."""
     low, high = np.percentile(draws, [2.5, 97.5])
+    # Two-sided; a bootstrap of n resamples cannot show less than 1/n.
     tail = min(np.mean(draws <= 0), np.mean(draws >= 0))
     p_value = min(1.0, max(2 * float(tail), 1 / len(draws)))
-    return Difference(float(a), float(b), float(b - a), Interval(float(low), float(high)), p_value)
+    interval = ConfidenceInterval(float(low), float(high))
+    return Difference(float(a), float(b), float(b - a), interval, p_value)

@@ -16,21 +16,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hiprobe.evaluate.measure import measure
+from hiprobe.evaluate.report import render_results
 from hiprobe.evaluate.test_set import (
+    DEFAULT_CONVENTION,
+    DEFAULT_THRESHOLD,
     LENGTHS,
     Convention,
-    attach_ground_truth,
-    describe,
-    listing,
-    with_ground_truth,
+    TestSet,
 )
-from hiprobe.evaluate.report import render_results
-from hiprobe.evaluate.results import write_results
-from hiprobe.evaluate.scored import measure
-from hiprobe.store import HiProbeError, ManifestError, file_digest, read_manifest
+from hiprobe.store import HiProbeError, file_digest, read_manifest
+from hiprobe.store.errors import listing
+from hiprobe.store.results import write_results
 
 COLUMNS = ("video_id", "start_frame", "stop_frame", "score")
-DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -64,7 +63,7 @@ class ScoresConfig:
     threshold: float = DEFAULT_THRESHOLD
     num_resamples: int = 1000
     seed: int = 0
-    convention: Convention = Convention()  # noqa: RUF009 (frozen)
+    convention: Convention = DEFAULT_CONVENTION
 
 
 def run_evaluate_scores(
@@ -82,40 +81,46 @@ def run_evaluate_scores(
     HiProbeError
         The scores do not cover the test videos exactly, or a line is wrong; all are listed.
     """
-    notes: list[str] = []
-    videos = with_ground_truth(_test_videos(config), config.manifest, config.convention, notes)
+    test = TestSet.of_manifest(config.manifest, config.split, config.convention)
     on_step("reading the scores")
-    segments = segments_of(read_scores(config.scores), videos, config)
-    scored = attach_ground_truth(
-        segments,
-        videos,
-        segments["score"].to_numpy(),
-        sigma=config.sigma,
-        threshold=config.threshold,
+    table = segments_of(read_scores(config.scores), test.videos, config)
+    scored = test.with_segments(table).score(
+        table["score"].to_numpy(), config.sigma, config.threshold
     )
     metrics = measure(scored, config.num_resamples, config.seed, on_step)
     metrics |= {
-        "ground_truth": describe(config.convention),
-        "warnings": notes,
-        "provenance": {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "scores": {"path": str(config.scores.absolute()), "digest": file_digest(config.scores)},
-            "manifest": {
-                "path": str(config.manifest.absolute()),
-                "digest": file_digest(config.manifest),
-            },
-            "options": {
-                "split": config.split,
-                "sigma_rows": config.sigma,
-                "threshold": config.threshold,
-            },
-            "libraries": {name: version(name) for name in ("hiprobe", "numpy", "scipy")},
-        },
+        "ground_truth": config.convention.to_json(),
+        "warnings": list(test.warnings),
+        "provenance": _provenance(config),
     }
     on_step("writing the report")
-    write_results(config.results, scored, metrics)
+    write_results(
+        config.results,
+        metrics=metrics,
+        threshold=scored.threshold,
+        videos=scored.result_videos(),
+        segments=scored.table(),
+    )
     render_results(config.results)
     return metrics
+
+
+def _provenance(config: ScoresConfig) -> dict[str, Any]:
+    """How the results were made."""
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "scores": {"path": str(config.scores.absolute()), "digest": file_digest(config.scores)},
+        "manifest": {
+            "path": str(config.manifest.absolute()),
+            "digest": file_digest(config.manifest),
+        },
+        "options": {
+            "split": config.split,
+            "sigma_rows": config.sigma,
+            "threshold": config.threshold,
+        },
+        "libraries": {name: version(name) for name in ("hiprobe", "numpy", "scipy")},
+    }
 
 
 def read_scores(path: Path) -> pd.DataFrame:
@@ -264,19 +269,3 @@ def _advice(ends: dict[str, int], config: ScoresConfig) -> str:
         "Scores must cover every frame of every video. Correct the scores, or the manifest's "
         "num_frames; --length tells how lengths are counted."
     )
-
-
-def _test_videos(config: ScoresConfig) -> pd.DataFrame:
-    records = [record for record in read_manifest(config.manifest) if record.split == config.split]
-    if not records:
-        raise ManifestError(f"{config.manifest}: no videos in split {config.split!r}.")
-    unknown = [f"{record.video_id}: no num_frames" for record in records if not record.num_frames]
-    if unknown:
-        raise ManifestError(
-            f"{config.manifest}: {len(unknown)} test video(s) lack their length:\n"
-            f"{listing(unknown)}\nGive the column num_frames (`hiprobe manifest … --lengths CSV`)."
-        )
-    names = ("path", "label", "category", "num_frames", "fps", "annotations")
-    table = {name: [getattr(record, name) for record in records] for name in names}
-    videos = pd.DataFrame(table, index=pd.Index([r.video_id for r in records], name="video_id"))
-    return videos.astype({"fps": float})

@@ -1,23 +1,20 @@
-"""Temporal detection: average precision of the detected intervals at overlap thresholds."""
+"""Temporal detection: mean average precision of the intervals at overlap (IoU) thresholds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hiprobe.evaluate.scored import ScoredSegments
 from hiprobe.store.localization import intervals
-
-if TYPE_CHECKING:
-    from hiprobe.evaluate.scored import ScoredSegments
 
 IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
 @dataclass(frozen=True)
-class Detection:
+class ScoredInterval:
     """One detected interval.
 
     Attributes
@@ -35,23 +32,22 @@ class Detection:
     confidence: float
 
 
-def detect(scored: ScoredSegments) -> list[Detection]:
+def scored_intervals(scored: ScoredSegments) -> list[ScoredInterval]:
     """The intervals whose smoothed score is above the threshold, of all videos."""
     found = []
-    edges = np.searchsorted(scored.video, np.arange(len(scored.videos) + 1))
-    for index, video_id in enumerate(scored.videos.index):
-        own = slice(edges[index], edges[index + 1])
+    is_anomalous = scored.is_anomalous
+    for video_id, own in scored.of_each_video():
         start, stop, smoothed = (
             values[own] for values in (scored.start_frame, scored.stop_frame, scored.smoothed)
         )
-        for first, last in intervals(scored.is_anomalous[own], start, stop):
+        for first, last in intervals(is_anomalous[own], start, stop):
             inside = (start < last) & (stop > first)
-            found.append(Detection(str(video_id), first, last, float(smoothed[inside].max())))
+            found.append(ScoredInterval(video_id, first, last, float(smoothed[inside].max())))
     return found
 
 
 def average_precision_at_iou(
-    detections: Sequence[Detection],
+    detected: Sequence[ScoredInterval],
     annotations: Mapping[str, Sequence[tuple[int, int]]],
     iou_threshold: float,
 ) -> float | None:
@@ -59,7 +55,7 @@ def average_precision_at_iou(
 
     Parameters
     ----------
-    detections : sequence of Detection
+    detected : sequence of ScoredInterval
     annotations : mapping of str to sequence of (int, int)
         True intervals by video id, half-open.
     iou_threshold : float in (0, 1]
@@ -72,9 +68,9 @@ def average_precision_at_iou(
 
     Notes
     -----
-    As in ActivityNet's evaluation: from the highest confidence down, a detection hits the true
+    As in ActivityNet's evaluation: from the highest confidence down, an interval hits the true
     interval that it overlaps most among those not hit before; a second hit of the same is a false
-    one. The area is the step-wise sum of precision over recall, not interpolated. Of detections
+    one. The area is the step-wise sum of precision over recall, not interpolated. Of intervals
     with the same confidence the order is that of the videos.
     """
     num_true = sum(map(len, annotations.values()))
@@ -82,7 +78,7 @@ def average_precision_at_iou(
         return None
     taken: set[tuple[str, int]] = set()
     hits = []
-    for one in sorted(detections, key=lambda detection: -detection.confidence):
+    for one in sorted(detected, key=lambda interval: -interval.confidence):
         overlaps = [
             (_iou(one, truth), (one.video_id, number))
             for number, truth in enumerate(annotations.get(one.video_id, ()))
@@ -97,19 +93,20 @@ def average_precision_at_iou(
 
 def mean_average_precision(scored: ScoredSegments) -> dict[str, float | None]:
     """Average precision at each of `IOU_THRESHOLDS` and ``mean``, their mean."""
-    detections = detect(scored)
+    detected = scored_intervals(scored)
     annotations = {
         str(video_id): ranges for video_id, ranges in scored.videos["annotations"].items()
     }
     at = {
-        f"{threshold:g}": average_precision_at_iou(detections, annotations, threshold)
+        f"{threshold:g}": average_precision_at_iou(detected, annotations, threshold)
         for threshold in IOU_THRESHOLDS
     }
     values = [value for value in at.values() if value is not None]
     return at | {"mean": float(np.mean(values)) if values else None}
 
 
-def _iou(one: Detection, truth: tuple[int, int]) -> float:
+def _iou(one: ScoredInterval, truth: tuple[int, int]) -> float:
+    """Intersection over union, in frames."""
     start, stop = truth
     overlap = min(one.stop_frame, stop) - max(one.start_frame, start)
     union = max(one.stop_frame, stop) - min(one.start_frame, start)

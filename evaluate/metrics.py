@@ -32,8 +32,8 @@ class Metrics:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A 95 % bootstrap interval."""
+class ConfidenceInterval:
+    """A 95 % bootstrap interval of a metric."""
 
     low: float
     high: float
@@ -106,7 +106,7 @@ class Ranking:
             pr_auc_trapezoid=float(_trapezoid(true, precision, before=1.0) / true[-1]),
         )
 
-    def bootstrap(self, num_resamples: int, seed: int) -> dict[str, Interval] | None:
+    def bootstrap(self, num_resamples: int, seed: int) -> dict[str, ConfidenceInterval] | None:
         """95 % percentile intervals over videos drawn with replacement, by metric.
 
         Resamples that lack a class are drawn too and left out; None if all of them do.
@@ -125,7 +125,8 @@ class Ranking:
         low, high = np.percentile(np.array(draws), [2.5, 97.5], axis=0)
         names = ("auc", "ap", "pr_auc_trapezoid")
         return {
-            name: Interval(float(a), float(b)) for name, a, b in zip(names, low, high, strict=True)
+            name: ConfidenceInterval(float(a), float(b))
+            for name, a, b in zip(names, low, high, strict=True)
         }
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-import json
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -26,25 +25,28 @@ def peaks(smoothed: np.ndarray) -> list[int]:
     return sorted(found[np.argsort(-smoothed[found], kind="stable")][:MAX_PEAKS].tolist())
 
 
-def write_thumbnails(folder: Path, store: FeatureStore, scored: ScoredSegments) -> None:
-    """Write ``thumbnails.json``: by video, ``frame``, ``score`` and ``jpeg`` (base64) of its peaks.
+def peak_thumbnails(
+    store: FeatureStore, scored: ScoredSegments
+) -> dict[str, list[dict[str, Any]]] | None:
+    """Take the pictures of each video's peaks from the store.
 
-    Without thumbnails in the store there is no such file.
+    Returns
+    -------
+    dict of str to list of dict, or None
+        By video, ``frame``, ``score`` and ``jpeg`` (base64); None where the store has no
+        thumbnails.
     """
-    path = folder / "thumbnails.json"
     if store.thumbnail_size is None:
-        path.unlink(missing_ok=True)
-        return
-    edges = np.searchsorted(scored.video, np.arange(len(scored.videos) + 1))
-    content, keyframes = {}, int(store.provenance["keyframes"])
-    for index, video_id in enumerate(scored.videos.index):
-        own = slice(edges[index], edges[index + 1])
+        return None
+    # A store that does not say how many keyframes it has is shown at the segments' middle.
+    content, keyframes = {}, store.origin.keyframes or 2
+    for video_id, own in scored.of_each_video():
         smoothed = scored.smoothed[own]
         start, stop = scored.start_frame[own], scored.stop_frame[own]
         # The keyframe that is the segment's thumbnail.
         shown = start + keyframes // 2 * (stop - start) // keyframes
         chosen = peaks(smoothed)
-        content[str(video_id)] = [
+        content[video_id] = [
             {
                 "frame": int(shown[segment]),
                 "score": round(float(smoothed[segment]), 4),
@@ -52,11 +54,11 @@ def write_thumbnails(folder: Path, store: FeatureStore, scored: ScoredSegments) 
             }
             for segment, picture in zip(chosen, store.thumbnails(video_id, chosen), strict=True)
         ]
-    path.write_text(json.dumps(content), encoding="utf-8")
+    return content
 
 
 def _jpeg(picture: np.ndarray) -> str:
-    """Encode without the black borders."""
+    """Encode one (y, x, 3) uint8 picture without its black borders: base64."""
     seen = picture.max(axis=2) > 0
     rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
     if len(rows):

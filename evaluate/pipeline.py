@@ -13,19 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from hiprobe.evaluate.test_set import (
-    Convention,
-    attach_ground_truth,
-    choose_test_videos,
-    describe,
-)
+from hiprobe.evaluate.measure import measure
+from hiprobe.evaluate.peaks import peak_thumbnails
 from hiprobe.evaluate.report import render_results
-from hiprobe.evaluate.results import write_results
-from hiprobe.evaluate.scored import measure
+from hiprobe.evaluate.test_set import DEFAULT_CONVENTION, Convention, TestSet
 from hiprobe.store import FeatureStore, HiProbeError, Probe
 from hiprobe.store.localization import DEFAULT_SIGMA
+from hiprobe.store.provenance import Purpose
+from hiprobe.store.results import write_results
 
 LIBRARIES = ("hiprobe", "numpy", "scipy", "scikit-learn", "zarr")
 
@@ -60,7 +56,7 @@ class EvaluateConfig:
     num_resamples: int = 1000
     seed: int = 0
     manifest: Path | None = None
-    convention: Convention = Convention()  # noqa: RUF009 (frozen)
+    convention: Convention = DEFAULT_CONVENTION
 
 
 def run_evaluate(
@@ -80,71 +76,65 @@ def run_evaluate(
         videos, or an annotation does not fit its video.
     """
     store, probe = FeatureStore.open(config.store), Probe.load(config.probe)
-    _check_same_model(store, probe, config)
-    videos, warnings = choose_test_videos(store, config.split, config.manifest, config.convention)
-    warnings += _check_no_overlap(store, probe, videos, config)
+    other_settings = _check_same_model(store, probe, config)
+    test = TestSet.of_store(store, config.split, config.manifest, config.convention)
+    coincidences = _check_no_overlap(probe, test, config)
     on_step("scoring")
-    raw = [probe.score(states) for _, states in store.iter_layer(probe.layer, videos.index)]
-    scored = attach_ground_truth(
-        store.segments[store.segments["video_id"].isin(videos.index)],
-        videos,
-        np.concatenate(raw),
-        sigma=config.sigma,
-        threshold=probe.threshold["value"] if config.threshold is None else config.threshold,
+    scored = test.score(
+        np.concatenate([probe.score(states) for states in test.states(probe.layer)]),
+        config.sigma,
+        probe.threshold["value"] if config.threshold is None else config.threshold,
     )
     metrics = measure(scored, config.num_resamples, config.seed, on_step)
-    metrics |= {"ground_truth": describe(config.convention)}
     metrics |= {
-        "warnings": warnings + _other_settings(store, probe),
+        "ground_truth": config.convention.to_json(),
+        "warnings": [*test.warnings, *coincidences, *other_settings],
         "provenance": _provenance(store, probe, config),
+        "layer": probe.layer,
+        "layers": probe.layers,
     }
     on_step("writing the report")
-    write_results(config.results, scored, metrics, probe, store)
+    write_results(
+        config.results,
+        metrics=metrics,
+        threshold=scored.threshold,
+        videos=scored.result_videos(),
+        segments=scored.table(),
+        thumbnails=peak_thumbnails(store, scored),
+    )
     render_results(config.results)
     return metrics
 
 
-def _check_same_model(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> None:
-    own, other = store.provenance["model"], probe.store["provenance"]["model"]
-    for name in ("weights_digest", "class"):
-        if own[name] != other[name]:
+def _check_same_model(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> list[str]:
+    """Refuse a probe of other states; list what else its states were extracted with."""
+    comparison = probe.origin.compare(store.origin, Purpose.SCORE)
+    for one in comparison.refused:
+        if one.name == "num_features":
             raise HiProbeError(
-                f"{config.probe}: was trained on states of another model: {name} is "
-                f"{other[name]!r} ({other['id']}), the store's is {own[name]!r} ({own['id']}). "
-                "Train a probe on a store of this model."
+                f"{config.probe}: reads states of {one.first} features, the store's have "
+                f"{one.second} features."
             )
-    if probe.num_features != store.num_features:
         raise HiProbeError(
-            f"{config.probe}: reads states of {probe.num_features} features, the store's have "
-            f"{store.num_features} features."
+            f"{config.probe}: was trained on states of another model: "
+            f"{one.name.removeprefix('model.')} is {one.first!r} ({probe.origin.model.id}), the "
+            f"store's is {one.second!r} ({store.origin.model.id}). Train a probe on a store of "
+            "this model."
         )
-
-
-def _other_settings(store: FeatureStore, probe: Probe) -> list[str]:
-    """What the probe's states were extracted with, and the store's were not."""
-    trained_on, own = probe.store["provenance"], store.provenance
-    pairs = dict.fromkeys(("prompt", "keyframes", "segment_frames"), (trained_on, own))
-    pairs |= dict.fromkeys(("dtype", "load_in"), (trained_on["model"], own["model"]))
     return [
-        f"the probe was trained on states of another {name}: {its.get(name)!r}, the store's is "
-        f"{ours.get(name)!r}"
-        for name, (its, ours) in pairs.items()
-        if its.get(name) != ours.get(name)
+        f"the probe was trained on states of another {one.name.removeprefix('model.')}: "
+        f"{one.first!r}, the store's is {one.second!r}"
+        for one in comparison.warned
     ]
 
 
-def _check_no_overlap(
-    store: FeatureStore, probe: Probe, videos: pd.DataFrame, config: EvaluateConfig
-) -> list[str]:
+def _check_no_overlap(probe: Probe, test: TestSet, config: EvaluateConfig) -> list[str]:
     """Refuse to evaluate training videos; warn where ids coincide and nobody can tell."""
-    overlap = sorted(set(probe.training["video_ids"]) & set(videos.index))
+    overlap = sorted(set(probe.training["video_ids"]) & set(test.videos.index))
     if not overlap:
         return []
-    manifests = [
-        provenance.get("manifest", {}).get("digest")
-        for provenance in (probe.store["provenance"], store.provenance)
-    ]
-    if manifests[0] != manifests[1]:
+    assert test.store is not None
+    if not probe.origin.same_manifest(test.store.origin):
         return [
             f"{len(overlap)} of the videos have ids of videos that the probe was trained on, for "
             f"example {overlap[0]}, by another manifest: if they are the same videos, these "
@@ -157,6 +147,7 @@ def _check_no_overlap(
 
 
 def _provenance(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> dict[str, Any]:
+    """How the results were made, without the probe's weights and lists of videos."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "options": {

@@ -1,21 +1,23 @@
-"""The scored test set: one table of segments, and everything that is measured on it."""
+"""The test set's segments with their ground truth, and with scores: one row a segment."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from hiprobe.evaluate.map_at_iou import mean_average_precision
-from hiprobe.evaluate.metrics import Ranking, equal_error_rate, f1_score, pair_auc
+from hiprobe.evaluate.metrics import Ranking, f1_score
+from hiprobe.store.ground_truth import anomalous_frame_counts
+from hiprobe.store.localization import intervals
+from hiprobe.store.results import KINDS, Interval, Results, ResultVideo, known_fps
 
 
 @dataclass(frozen=True)
-class ScoredSegments:
-    """Scores of the test videos' segments, beside their ground truth.
+class Segments:
+    """The test videos' segments, beside their ground truth.
 
     Attributes
     ----------
@@ -28,9 +30,6 @@ class ScoredSegments:
         Half-open.
     num_anomalous, num_normal : (segment,) int
         Frames of each class.
-    raw, smoothed : (segment,) float64 in [0, 1]
-    threshold : float
-        T.
     """
 
     videos: pd.DataFrame
@@ -39,6 +38,32 @@ class ScoredSegments:
     stop_frame: np.ndarray
     num_anomalous: np.ndarray
     num_normal: np.ndarray
+
+    @property
+    def of_anomalous_video(self) -> np.ndarray:
+        """Is the segment's video labelled anomalous: (segment,) bool."""
+        return (self.videos["label"] == "anomalous").to_numpy()[self.video]
+
+    def of_each_video(self) -> Iterator[tuple[str, slice]]:
+        """Go over the videos: id, and where its segments lie."""
+        edges = np.searchsorted(self.video, np.arange(len(self.videos) + 1)).tolist()
+        for video_id, (first, last) in zip(
+            self.videos.index, itertools.pairwise(edges), strict=True
+        ):
+            yield str(video_id), slice(first, last)
+
+
+@dataclass(frozen=True)
+class ScoredSegments(Segments):
+    """Scores of the test videos' segments, beside their ground truth.
+
+    Attributes
+    ----------
+    raw, smoothed : (segment,) float64 in [0, 1]
+    threshold : float
+        T.
+    """
+
     raw: np.ndarray
     smoothed: np.ndarray
     threshold: float
@@ -63,107 +88,95 @@ class ScoredSegments:
         columns = (scores, self.num_anomalous, self.num_normal, self.video)
         return Ranking(*(columns if where is None else (values[where] for values in columns)))
 
+    def areas(self, scores: np.ndarray, where: np.ndarray | None = None) -> dict[str, float | None]:
+        """``auc`` and ``ap`` of all segments, or of some; None where a class is absent."""
+        metrics = self.ranking(scores, where).metrics()
+        return {name: None if metrics is None else getattr(metrics, name) for name in ("auc", "ap")}
 
-def measure(
-    scored: ScoredSegments,
-    num_resamples: int = 1000,
-    seed: int = 0,
-    on_variant: Callable[[str], None] = lambda name: None,
-) -> dict[str, Any]:
-    """Measure everything of `metrics.json`; what is undefined is None.
+    @property
+    def f1(self) -> float:
+        """F1 of the frames above the threshold."""
+        return f1_score(self.is_anomalous, self.num_anomalous, self.num_normal)
+
+    @property
+    def false_alarm_rate(self) -> float | None:
+        """Share of normal videos' frames above the threshold; None without normal videos."""
+        of_normal = ~self.of_anomalous_video
+        frames = self.num_normal[of_normal]
+        return (
+            float(frames[self.is_anomalous[of_normal]].sum() / frames.sum())
+            if frames.sum()
+            else None
+        )
+
+    def table(self) -> pd.DataFrame:
+        """One row a segment, as ``scores.csv`` has it."""
+        firsts = np.searchsorted(self.video, np.arange(len(self.videos)))
+        return pd.DataFrame(
+            {
+                "video_id": self.videos.index.to_numpy()[self.video],
+                "segment": np.arange(len(self.video)) - firsts[self.video],
+                "start_frame": self.start_frame,
+                "stop_frame": self.stop_frame,
+                "score": self.raw,
+                "smoothed": self.smoothed,
+                "anomalous": self.is_anomalous.astype(int),
+            }
+        )
+
+    def result_videos(self) -> dict[str, ResultVideo]:
+        """Each video with its anomalous and normal intervals, as ``intervals.json`` has it."""
+        found = {}
+        for (video_id, own), row in zip(
+            self.of_each_video(), self.videos.to_dict("records"), strict=True
+        ):
+            fps = known_fps(row["fps"])
+            found[video_id] = ResultVideo(
+                label=row["label"],
+                category=row["category"],
+                fps=fps,
+                num_frames=int(row["num_frames"]),
+                annotations=row["annotations"],
+                intervals=self._intervals(video_id, own, fps),
+            )
+        return found
+
+    def _intervals(
+        self, video_id: str, own: slice, fps: float | None
+    ) -> dict[str, tuple[Interval, ...]]:
+        """Join one video's segments of the same kind."""
+        is_anomalous = self.smoothed[own] > self.threshold
+        flags = dict(zip(KINDS, (is_anomalous, ~is_anomalous), strict=True))
+        return {
+            kind: tuple(
+                Interval.of_frames(video_id, kind, start, stop, fps)
+                for start, stop in intervals(
+                    flags[kind], self.start_frame[own], self.stop_frame[own]
+                )
+            )
+            for kind in KINDS
+        }
+
+
+def rank_results(results: Results, column: str, video_ids: list[str] | None = None) -> Ranking:
+    """Rank the segments of a results' folder, from its files alone.
 
     Parameters
     ----------
-    scored : ScoredSegments
-    num_resamples : int
-        Bootstrap resamples over videos; 0 leaves the intervals out.
-    seed : int
-        Of the bootstrap.
-    on_variant : callable
-        Called with each variant's name before it is measured.
+    results : Results
+    column : {'score', 'smoothed'}
+    video_ids : list of str, optional
+        Of these videos only, which are then numbered in this order. Default: all.
     """
-    content: dict[str, Any] = {}
-    for name, scores in scored.variants.items():
-        on_variant(name)
-        content[name] = _areas(scored.ranking(scores), num_resamples, seed)
-    of_anomalous = (scored.videos["label"] == "anomalous").to_numpy()[scored.video]
-    normal_frames = scored.num_normal[~of_anomalous]
-    return content | {
-        "controls": {
-            name: _point(scored.ranking(scores)) for name, scores in controls(scored).items()
-        },
-        "pairs": pair_auc(scored.smoothed, scored.num_anomalous, scored.num_normal, scored.video),
-        "anomalous_videos_only": _point(scored.ranking(scored.smoothed, of_anomalous)),
-        "per_category": _per_category(scored, of_anomalous),
-        "map_at_iou": mean_average_precision(scored),
-        "equal_error_rate": equal_error_rate(scored.ranking(scored.smoothed)),
-        "f1": f1_score(scored.is_anomalous, scored.num_anomalous, scored.num_normal),
-        "false_alarm_rate": (
-            float(normal_frames[scored.is_anomalous[~of_anomalous]].sum() / normal_frames.sum())
-            if normal_frames.sum()
-            else None
-        ),
-        "threshold": scored.threshold,
-        "num_videos": len(scored.videos),
-        "num_anomalous_videos": int((scored.videos["label"] == "anomalous").sum()),
-        "num_segments": len(scored.raw),
-        "num_frames": int((scored.num_anomalous + scored.num_normal).sum()),
-        "num_anomalous_frames": int(scored.num_anomalous.sum()),
-        "bootstrap": {"num_resamples": num_resamples, "seed": seed, "unit": "video"},
-    }
-
-
-def controls(scored: ScoredSegments) -> dict[str, np.ndarray]:
-    """Scores that know no content within a video, to hold a result against.
-
-    Returns
-    -------
-    dict of str to (segment,) float64
-        ``video_oracle``: 1 for every segment of a video with any anomalous frame;
-        ``video_means``: each video's mean smoothed score; ``centre_prior``: nearness of the
-        segment's middle to the middle of its video.
-    """
-    num_videos = len(scored.videos)
-    frames = scored.num_anomalous + scored.num_normal
-
-    def total(values: np.ndarray) -> np.ndarray:
-        return np.bincount(scored.video, weights=values, minlength=num_videos)
-
-    means = total(scored.smoothed * frames) / np.maximum(total(frames), 1)
-    length = scored.videos["num_frames"].to_numpy()[scored.video]
-    middle = (scored.start_frame + scored.stop_frame) / 2 / length
-    return {
-        "video_oracle": (total(scored.num_anomalous) > 0).astype(np.float64)[scored.video],
-        "video_means": means[scored.video],
-        "centre_prior": 1.0 - np.abs(2 * middle - 1.0),
-    }
-
-
-def _areas(ranking: Ranking, num_resamples: int, seed: int) -> dict[str, Any]:
-    metrics = ranking.metrics()
-    if metrics is None:
-        names = ("auc", "ap", "pr_auc_trapezoid")
-        return dict.fromkeys([*names, *(f"{name}_ci" for name in names)])
-    areas: dict[str, Any] = asdict(metrics)
-    intervals = ranking.bootstrap(num_resamples, seed) if num_resamples else None
-    for name in tuple(areas):
-        areas[f"{name}_ci"] = [intervals[name].low, intervals[name].high] if intervals else None
-    return areas
-
-
-def _point(ranking: Ranking) -> dict[str, float | None]:
-    metrics = ranking.metrics()
-    return {name: None if metrics is None else getattr(metrics, name) for name in ("auc", "ap")}
-
-
-def _per_category(scored: ScoredSegments, of_anomalous: np.ndarray) -> dict[str, Any]:
-    """Each category's anomalous videos against all normal videos."""
-    category = scored.videos["category"].to_numpy()
-    names = sorted(set(category[scored.videos["label"] == "anomalous"]) - {""})
-    return {
-        str(name): _point(
-            scored.ranking(scored.smoothed, ~of_anomalous | (category == name)[scored.video])
-        )
-        | {"num_videos": int((category == name).sum())}
-        for name in names
-    }
+    chosen = list(results.videos) if video_ids is None else video_ids
+    position = {video_id: i for i, video_id in enumerate(chosen)}
+    segments = results.segments[results.segments["video_id"].isin(chosen)]
+    video = segments["video_id"].map(position).to_numpy()
+    start, stop = segments["start_frame"].to_numpy(), segments["stop_frame"].to_numpy()
+    num_anomalous = np.zeros(len(segments), dtype=np.int64)
+    for video_id in chosen:
+        if ranges := results.videos[video_id].annotations:
+            own = video == position[video_id]
+            num_anomalous[own] = anomalous_frame_counts(start[own], stop[own], ranges)
+    scores = segments[column].to_numpy(dtype=np.float64)
+    return Ranking(scores, num_anomalous, stop - start - num_anomalous, video)

@@ -1,284 +1,300 @@
-"""Frame-level ground truth of the test videos, under a named convention.
+"""The test set: which videos, their segments, and their frames' ground truth; no scores yet.
 
-The field's public scripts disagree about the length of a video and about the ends of annotations.
-Each choice moves AUC by some 0.0002, but scores of one length against labels of another are
-misaligned from the first video on; so the convention is explicit, recorded, and lengths must fit.
+Everybody who needs labels of test frames asks here: `evaluate` (with a store or with scores of
+other methods), `sweep`, notebooks and benchmarks.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
-from hiprobe.evaluate.scored import ScoredSegments
-from hiprobe.store import (
-    DONE,
-    FeatureStore,
-    HiProbeError,
-    ManifestError,
-    StoreError,
-    VideoRecord,
-    merge_ranges,
-    read_manifest,
-)
-from hiprobe.store.ground_truth import anomalous_frame_counts, clip_annotations
-from hiprobe.store.localization import smooth
+from hiprobe.evaluate.convention import DEFAULT_CONVENTION, ENDS, LENGTHS, Convention
+from hiprobe.evaluate.measure import measure
+from hiprobe.evaluate.scored import ScoredSegments, Segments
+from hiprobe.store import FeatureStore, HiProbeError, ManifestError, StoreError, read_manifest
+from hiprobe.store.errors import listing
+from hiprobe.store.ground_truth import anomalous_frame_counts
+from hiprobe.store.labels import labelled_videos
+from hiprobe.store.localization import DEFAULT_SIGMA, smooth
 
-LENGTHS = ("true", "cut-16", "pad-16")
-ENDS = ("exclusive", "inclusive")
-MAX_LISTED = 20
+__all__ = ["DEFAULT_CONVENTION", "ENDS", "LENGTHS", "Convention", "TestSet"]
+
+DEFAULT_THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
-class Convention:
-    """How annotations become labels of frames; frames count from 0.
+class TestSet:
+    """Videos to test on, in segments, with the ground truth of their frames.
 
     Attributes
     ----------
-    length : {'true', 'cut-16', 'pad-16'}
-        Frames of a video that are evaluated: all; the greatest multiple of 16 not above their
-        number; the least not below it, the added frames having the last segment's score.
-    ends : {'exclusive', 'inclusive'}
-        Whether the last frame of an annotation ``start:stop`` is ``stop - 1`` or ``stop``.
-    """
-
-    length: str = "true"
-    ends: str = "exclusive"
-
-    def num_frames(self, true_length: int) -> int:
-        """Frames of a video that are evaluated."""
-        if self.length == "cut-16":
-            return true_length // 16 * 16
-        return -(-true_length // 16) * 16 if self.length == "pad-16" else true_length
-
-
-def choose_test_videos(
-    store: FeatureStore,
-    split: str,
-    manifest: Path | None = None,
-    convention: Convention = Convention(),
-) -> tuple[pd.DataFrame, list[str]]:
-    """Pick the finished videos of a split, with their ground truth.
-
-    Parameters
-    ----------
-    store : FeatureStore
-    split : str
-    manifest : Path, optional
-        Labels, splits and annotations from here instead of the store's.
+    videos : DataFrame
+        One row a video, indexed by ``video_id``, as `FeatureStore.videos`; ``num_frames`` and
+        ``annotations`` follow the convention.
+    segments : Segments
+        What is evaluated of the videos; empty until `with_segments` where there is no store.
+    is_evaluated : (row,) bool
+        Of the segments that there are scores of, those that the convention keeps: it may cut a
+        video's last one off.
     convention : Convention
+    warnings : tuple of str
+        Videos that take no part, annotations that were clipped.
+    store : FeatureStore or None
+        Where the states are.
 
-    Returns
-    -------
-    videos : DataFrame
-        As `FeatureStore.videos`; ``num_frames`` and ``annotations`` follow the convention.
-    warnings : list of str
-        Videos left out, ends clipped.
-
-    Raises
-    ------
-    HiProbeError
-        There are none, or the ground truth does not fit the videos.
+    Examples
+    --------
+    >>> test = TestSet.of_store(store)  # doctest: +SKIP
+    >>> states = np.concatenate(list(test.states(20)))  # doctest: +SKIP
+    >>> scores = model.predict_proba(states)[:, 1]  # doctest: +SKIP
+    >>> test.evaluate(scores)["smoothed"]["auc"]  # doctest: +SKIP
     """
-    videos, warnings = store.videos, []
-    if manifest is not None:
-        records = {record.video_id: record for record in read_manifest(manifest)}
-        _check_manifest(store, records, split, manifest)
-        unlisted = videos.index[(videos["split"] == split) & ~videos.index.isin(list(records))]
-        if len(unlisted):
-            warnings.append(
-                f"{len(unlisted)} {split} videos of the store are not in {manifest.name} and take "
-                f"no part, for example {unlisted[0]}"
+
+    __test__ = False  # pytest takes a class of this name for tests
+
+    videos: pd.DataFrame
+    segments: Segments
+    is_evaluated: np.ndarray
+    convention: Convention
+    warnings: tuple[str, ...] = ()
+    store: FeatureStore | None = None
+
+    @classmethod
+    def of_store(
+        cls,
+        store: FeatureStore,
+        split: str = "test",
+        manifest: Path | None = None,
+        convention: Convention = DEFAULT_CONVENTION,
+    ) -> Self:
+        """Take the finished videos of a split of a store.
+
+        Parameters
+        ----------
+        store : FeatureStore
+        split : {'train', 'test'}
+        manifest : Path, optional
+            Labels, splits and annotations from here instead of the store's.
+        convention : Convention
+
+        Raises
+        ------
+        HiProbeError
+            There are none, or the ground truth does not fit the videos.
+        """
+        videos, warnings = labelled_videos(store, split, manifest)
+        if videos.empty:
+            raise StoreError(
+                f"{store.path}: no finished videos in split {split!r}. Extract them, choose "
+                "another --split, or give other splits with --manifest."
             )
-        videos = videos.loc[[video_id for video_id in videos.index if video_id in records]]
-        videos = videos.assign(
-            **{
-                name: [getattr(records[video_id], name) for video_id in videos.index]
-                for name in ("split", "label", "category", "annotations")
-            }
+        return cls.of_videos(
+            videos, manifest or store.path, store=store, convention=convention, warnings=warnings
         )
-    videos = videos[videos["split"] == split]
-    unfinished = videos[videos["status"] != DONE]
-    videos = videos[videos["status"] == DONE]
-    if videos.empty:
-        raise StoreError(
-            f"{store.path}: no finished videos in split {split!r}. Extract them, choose "
-            "another --split, or give other splits with --manifest."
+
+    @classmethod
+    def of_manifest(
+        cls, manifest: Path, split: str = "test", convention: Convention = DEFAULT_CONVENTION
+    ) -> Self:
+        """Take the videos of a split of a manifest, for scores that come from elsewhere.
+
+        Which segments there are, `with_segments` has to tell.
+
+        Raises
+        ------
+        ManifestError
+            There are none, lengths are missing, or annotations do not fit the videos.
+        """
+        records = [record for record in read_manifest(manifest) if record.split == split]
+        if not records:
+            raise ManifestError(f"{manifest}: no videos in split {split!r}.")
+        unknown = [f"{one.video_id}: no num_frames" for one in records if not one.num_frames]
+        if unknown:
+            raise ManifestError(
+                f"{manifest}: {len(unknown)} test video(s) lack their length:\n"
+                f"{listing(unknown)}\nGive the column num_frames (`hiprobe manifest … --lengths "
+                "CSV`)."
+            )
+        names = ("path", "label", "category", "num_frames", "fps", "annotations")
+        table = {name: [getattr(record, name) for record in records] for name in names}
+        videos = pd.DataFrame(table, index=pd.Index([r.video_id for r in records], name="video_id"))
+        return cls.of_videos(videos.astype({"fps": float}), manifest, convention=convention)
+
+    @classmethod
+    def of_videos(
+        cls,
+        videos: pd.DataFrame,
+        source: Path,
+        *,
+        store: FeatureStore | None = None,
+        convention: Convention = DEFAULT_CONVENTION,
+        warnings: Sequence[str] = (),
+    ) -> Self:
+        """Take some videos, whatever their split.
+
+        Parameters
+        ----------
+        videos : DataFrame
+            ``label, category, num_frames, fps, annotations``, by ``video_id``; of a store, in the
+            store's order.
+        source : Path
+            Where the ground truth is from, for messages.
+        store : FeatureStore, optional
+            Where the segments and the states are.
+        convention : Convention
+        warnings : sequence of str
+            What there was to say so far.
+
+        Raises
+        ------
+        ManifestError
+            A video's annotations lie beyond it, or an anomalous one has none; all are listed.
+        """
+        truth, clipped = convention.apply(videos, source)
+        nothing = np.zeros(0, dtype=np.int32)
+        test = cls(
+            videos=truth,
+            segments=Segments(truth, *[nothing] * 5),
+            is_evaluated=np.zeros(0, dtype=bool),
+            convention=convention,
+            warnings=(*warnings, *clipped),
+            store=store,
         )
-    warnings += [
-        f"{video_id} is {row['status']} and takes no part"
-        + (f": {row['error']}" * bool(row["error"]))
-        for video_id, row in unfinished.iterrows()
-    ]
-    return with_ground_truth(videos, manifest or store.path, convention, warnings), warnings
+        if store is None:
+            return test
+        return test.with_segments(store.segments[store.segments["video_id"].isin(videos.index)])
 
+    def with_segments(self, table: pd.DataFrame) -> Self:
+        """Lay the videos out in segments, and count each one's frames by class.
 
-def _check_manifest(
-    store: FeatureStore, records: Mapping[str, VideoRecord], split: str, manifest: Path
-) -> None:
-    """Refuse a manifest that is of other videos, or of other versions of them."""
-    known = store.videos
-    problems = []
-    for video_id, record in records.items():
-        if record.split != split:
-            continue
-        if video_id not in known.index:
-            problems.append(f"{video_id}: not in the store")
-        elif (
-            record.num_frames is not None
-            and known.loc[video_id, "status"] == DONE
-            and record.num_frames != known.loc[video_id, "num_frames"]
+        Parameters
+        ----------
+        table : DataFrame
+            ``video_id, start_frame, stop_frame``, half-open; a video's lie together, in the order
+            of `videos`, and cover it. They are cut at the evaluated length, or the last one
+            reaches it.
+        """
+        video = _videos_of(table["video_id"], self.videos.index)
+        length = self.videos["num_frames"].to_numpy(dtype=np.int32)
+        inside = table["start_frame"].to_numpy() < length[video]
+        start, stop = (
+            table[name].to_numpy(dtype=np.int32)[inside] for name in ("start_frame", "stop_frame")
+        )
+        video = video[inside]
+        stop = np.minimum(stop, length[video])
+        # Padding adds frames to a video's last segment.
+        lasts = np.flatnonzero(np.diff(video, append=-1))
+        stop[lasts] = np.maximum(stop[lasts], length[video[lasts]])
+        num_anomalous = np.zeros(len(video), dtype=np.int32)
+        all_normal = Segments(self.videos, video, start, stop, num_anomalous, stop - start)
+        for (_, own), ranges in zip(
+            all_normal.of_each_video(), self.videos["annotations"], strict=True
         ):
-            problems.append(
-                f"{video_id}: has {record.num_frames} frames here, "
-                f"{known.loc[video_id, 'num_frames']} in the store"
+            if ranges:
+                num_anomalous[own] = anomalous_frame_counts(start[own], stop[own], ranges)
+        segments = replace(all_normal, num_normal=stop - start - num_anomalous)
+        return replace(self, segments=segments, is_evaluated=inside)
+
+    def states(self, layer: int) -> Iterator[np.ndarray]:
+        """Read one layer of the store, some videos at a time.
+
+        Yields
+        ------
+        (segment, feature) float32
+            One after the other, they are the segments that `score` takes scores of.
+        """
+        assert self.store is not None, "a test set of a manifest has no states"
+        for _, states in self.store.iter_layer(layer, self.videos.index):
+            yield states
+
+    def score(
+        self,
+        raw: np.ndarray,
+        sigma: float = DEFAULT_SIGMA,
+        threshold: float = DEFAULT_THRESHOLD,
+    ) -> ScoredSegments:
+        """Smooth each video's scores, and put them beside the ground truth.
+
+        Parameters
+        ----------
+        raw : (row,) float in [0, 1]
+            A score for each segment of the videos, in the order of `states`.
+        sigma : float
+            Width of the smoothing kernel in segments; 0 leaves the scores as they are.
+        threshold : float
+            A segment whose smoothed score is above it counts as anomalous.
+
+        Raises
+        ------
+        HiProbeError
+            There are more or fewer scores than segments, or one, or the threshold, is not finite.
+        """
+        raw = np.asarray(raw, dtype=np.float64)
+        if not np.isfinite(threshold):
+            raise HiProbeError(f"the threshold is {threshold}, expected a finite number.")
+        if raw.shape != self.is_evaluated.shape:
+            raise HiProbeError(
+                f"got scores of shape {raw.shape}, expected one for each of the "
+                f"{len(self.is_evaluated)} segments."
             )
-    if problems:
-        raise ManifestError(
-            f"{manifest}: {len(problems)} {split} video(s) do not fit {store.path}:\n"
-            f"{listing(problems)}\nExtract these videos, or correct the manifest."
-        )
-
-
-def with_ground_truth(
-    videos: pd.DataFrame, source: Path, convention: Convention, warnings: list[str]
-) -> pd.DataFrame:
-    """Bring lengths and annotations to the convention; what was clipped goes into `warnings`.
-
-    Raises
-    ------
-    ManifestError
-        A video's annotations lie beyond it, or an anomalous one has none; all are listed.
-    """
-    problems, lengths, annotations = [], [], []
-    for video_id, row in videos.iterrows():
-        num_frames = convention.num_frames(int(row["num_frames"]))
-        widened = merge_ranges(
-            (start, stop + (convention.ends == "inclusive")) for start, stop in row["annotations"]
-        )
-        # An end beyond the true length is worth a word; one that the convention cuts is not.
-        _, num_beyond = clip_annotations(row["annotations"], int(row["num_frames"]))
-        # Frames that padding adds are normal ones, wherever an annotation may end.
-        ranges, _ = clip_annotations(widened, min(num_frames, int(row["num_frames"])))
-        lengths.append(num_frames)
-        annotations.append(ranges)
-        beyond = [r for r in row["annotations"] if r[0] >= row["num_frames"]]
-        if not num_frames:
-            problems.append(f"{video_id}: no frame of its {row['num_frames']} is evaluated")
-        elif beyond:
-            problems.append(
-                f"{video_id}: annotation {beyond[0][0]}:{beyond[0][1]} lies beyond its "
-                f"{row['num_frames']} frames"
-            )
-        elif row["label"] == "anomalous" and not row["annotations"]:
-            problems.append(f"{video_id}: labelled anomalous, but no annotation says where")
-        elif num_beyond:
-            end = row["annotations"][-1][1]
-            warnings.append(
-                f"{video_id}: annotation ended at {end}, clipped to its {row['num_frames']} frames"
-            )
-    if problems:
-        raise ManifestError(
-            f"{source}: {len(problems)} test video(s) have no usable ground truth:\n"
-            f"{listing(problems)}\nGive a corrected manifest with --manifest FILE; the store stays "
-            "as it is."
-        )
-    return videos.assign(num_frames=lengths, annotations=annotations)
-
-
-def attach_ground_truth(
-    segments: pd.DataFrame,
-    videos: pd.DataFrame,
-    raw: np.ndarray,
-    *,
-    sigma: float,
-    threshold: float,
-) -> ScoredSegments:
-    """Smooth the scores of some videos' segments and put the ground truth beside them.
-
-    Parameters
-    ----------
-    segments : DataFrame
-        ``video_id, start_frame, stop_frame``; a video's lie together, in the order of `videos`.
-    videos : DataFrame
-        From `with_ground_truth`. Segments are cut at the videos' lengths, or the last one reaches
-        it.
-    raw : (segment,) float64
-    sigma : float
-        Width of the smoothing kernel in segments.
-    threshold : float
-
-    Raises
-    ------
-    HiProbeError
-        A score, or the threshold, is not finite.
-    """
-    if not np.isfinite(threshold):
-        raise HiProbeError(f"the threshold is {threshold}, expected a finite number.")
-    if not np.isfinite(raw).all():
-        where = segments[~np.isfinite(raw)]
-        raise HiProbeError(
-            f"{len(where)} of {len(raw)} scores are not finite, the first in "
-            f"{where['video_id'].iloc[0]!r} at frame {where['start_frame'].iloc[0]}: look at what "
-            "made them, the probe or the scores' file."
-        )
-    video, edges = _videos_of(segments["video_id"], videos.index)
-    length = videos["num_frames"].to_numpy(dtype=np.int32)[video]
-    inside = segments["start_frame"].to_numpy() < length
-    if not inside.all():  # the convention cuts the last segment off
-        segments, raw, video, length = segments[inside], raw[inside], video[inside], length[inside]
-        edges = np.searchsorted(video, np.arange(len(videos) + 1))
-    stop = np.minimum(segments["stop_frame"].to_numpy(dtype=np.int32), length)
-    lasts = edges[1:] - 1
-    stop[lasts] = np.maximum(stop[lasts], length[lasts])
-    start = np.minimum(segments["start_frame"].to_numpy(dtype=np.int32), stop)
-    smoothed = raw if sigma == 0 else np.empty_like(raw)
-    annotations = videos["annotations"].tolist()
-    num_anomalous = np.zeros(len(raw), dtype=np.int32)
-    for first, last in itertools.pairwise(edges.tolist()):
-        own = slice(first, last)
+        if not self.is_evaluated.all():
+            raw = raw[self.is_evaluated]
+        self._check_finite(raw)
+        # Each video by itself: smoothing must not carry scores over to the next one.
+        smoothed = raw
         if sigma != 0:
-            smoothed[own] = smooth(raw[own], sigma)
-        if ranges := annotations[video[first]]:
-            num_anomalous[own] = anomalous_frame_counts(start[own], stop[own], ranges)
-    return ScoredSegments(
-        videos=videos,
-        video=video,
-        start_frame=start,
-        stop_frame=stop,
-        num_anomalous=num_anomalous,
-        num_normal=stop - start - num_anomalous,
-        raw=raw,
-        smoothed=smoothed,
-        threshold=threshold,
-    )
+            smoothed = np.empty_like(raw)
+            for _, own in self.segments.of_each_video():
+                smoothed[own] = smooth(raw[own], sigma)
+        return ScoredSegments(
+            **vars(self.segments), raw=raw, smoothed=smoothed, threshold=threshold
+        )
+
+    def evaluate(
+        self,
+        raw: np.ndarray,
+        sigma: float = DEFAULT_SIGMA,
+        threshold: float = DEFAULT_THRESHOLD,
+        num_resamples: int = 1000,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """Score and measure, as `hiprobe evaluate` does.
+
+        Parameters
+        ----------
+        raw, sigma, threshold
+            As of `score`.
+        num_resamples, seed : int
+            Of the bootstrap over videos; 0 resamples leave the confidence intervals out.
+
+        Returns
+        -------
+        dict
+            The measures of `metrics.json`.
+        """
+        return measure(self.score(raw, sigma, threshold), num_resamples, seed)
+
+    def _check_finite(self, raw: np.ndarray) -> None:
+        """Refuse scores that would sort anywhere, and say where the first one is."""
+        is_wrong = ~np.isfinite(raw)
+        if is_wrong.any():
+            first = int(np.argmax(is_wrong))
+            raise HiProbeError(
+                f"{is_wrong.sum()} of {len(raw)} scores are not finite, the first in "
+                f"{self.videos.index[self.segments.video[first]]!r} at frame "
+                f"{self.segments.start_frame[first]}: look at what made them, the probe or the "
+                "scores' file."
+            )
 
 
-def _videos_of(ids: pd.Series, videos: pd.Index) -> tuple[np.ndarray, np.ndarray]:
-    """Position in `videos` of each segment's video, and the edges between videos' segments."""
+def _videos_of(ids: pd.Series, videos: pd.Index) -> np.ndarray:
+    """Position in `videos` of each segment's video; looked up once a run of equal ids."""
     firsts = np.flatnonzero((ids != ids.shift()).to_numpy())
-    edges = np.append(firsts, len(ids))
     positions = videos.get_indexer(ids.iloc[firsts]).astype(np.int32)
-    return np.repeat(positions, np.diff(edges)), edges
-
-
-def describe(convention: Convention) -> dict[str, Any]:
-    """The convention, for `metrics.json`."""
-    return {
-        "first_frame": 0,
-        "length": convention.length,
-        "ends": convention.ends,
-        "beyond_the_length": "clipped",
-    }
-
-
-def listing(problems: list[str]) -> str:
-    """Up to twenty problems, a line each."""
-    more = [f"… and {len(problems) - MAX_LISTED} more"] * (len(problems) > MAX_LISTED)
-    return "\n".join(f"  {problem}" for problem in [*problems[:MAX_LISTED], *more])
+    return np.repeat(positions, np.diff(np.append(firsts, len(ids))))

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -19,36 +19,15 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import roc_auc_score, silhouette_score
 from sklearn.model_selection import RepeatedStratifiedKFold
 
-from hiprobe.probe.pipeline import ProbeConfig, draw_samples, training_videos
-from hiprobe.probe.saliency import METRICS, dlsp, layer_statistics
+from hiprobe.probe.pipeline import ProbeConfig, layers_above_0
+from hiprobe.probe.saliency import METRICS, LayerStatistics, Saliency, dlsp, layer_statistics
 from hiprobe.probe.samples import Samples, choose_videos
+from hiprobe.store import FeatureStore
+from hiprobe.store.layer_tables import LayerTables
 from hiprobe.store.scorers import fit_scorer
-from hiprobe.store import FeatureStore, HiProbeError
 
 MAX_FOLDS, FOLD_REPEATS = 5, 4
 PERPLEXITY = 30.0
-
-
-@dataclass(frozen=True)
-class LayerAnalysis:
-    """What `analyse_layers` finds.
-
-    Attributes
-    ----------
-    table : DataFrame
-        One row a layer, indexed by ``layer``: the metrics, their z-scores (``…_z``), ``saliency``,
-        ``silhouette`` of the two classes, ``cv_auc`` and ``cv_auc_std`` of the scorer over samples,
-        ``chosen_share`` of the few-shot draws in which DLSP chooses it.
-    embeddings : DataFrame
-        t-SNE: ``layer, sample, video_id, label, x, y``.
-    summary : dict
-        ``dlsp_layer``, ``best_cv_layer``, ``cv_auc_at_dlsp_layer``, ``cv_auc_at_best_layer``,
-        ``spearman`` of saliency and ``cv_auc``, ``num_draws``, ``draw_fraction``, ``settings``.
-    """
-
-    table: pd.DataFrame
-    embeddings: pd.DataFrame
-    summary: dict[str, Any]
 
 
 def analyse_layers(
@@ -58,7 +37,8 @@ def analyse_layers(
     draw_fraction: float = 0.5,
     tsne_layers: Sequence[int] | None = None,
     on_layer: Callable[[int, int], None] = lambda done, total: None,
-) -> LayerAnalysis:
+    on_warning: Callable[[str], None] = lambda text: None,
+) -> LayerTables:
     """Analyse all layers of a store.
 
     Parameters
@@ -73,56 +53,90 @@ def analyse_layers(
         Default: the first, DLSP's and the last.
     on_layer : callable
         Called with (layers done, layers).
+    on_warning : callable
+        Called for each video that takes no part, with the reason.
 
     Raises
     ------
     HiProbeError
-        Nothing to train on, or no layer above 0.
+        Nothing to train on, no layer above 0, or no such layer for t-SNE.
     """
     store = FeatureStore.open(config.store)
-    layers = [layer for layer in store.layers if layer >= 1]
-    if not layers:
-        raise HiProbeError(f"{config.store}: it has layer 0 only; nothing to compare.")
-    videos = training_videos(store, config)
-    samples = draw_samples(store, videos, config)
-    labels = videos.loc[list(samples.video_ids), "label"]
-    subsets = [
-        samples.rows_of(choose_videos(labels, draw_fraction, seed)) for seed in range(num_draws)
+    layers = layers_above_0(store)
+    store.check_layers(tsne_layers or ())
+    samples = config.draw(store)
+    for text in samples.warnings:
+        on_warning(text)
+    draws = [
+        samples.rows_of(choose_videos(samples.labels, draw_fraction, seed))
+        for seed in range(num_draws)
     ]
-    rows, statistics = {}, {}
-    of_subsets: list[dict[int, Any]] = [{} for _ in subsets]
-    for done, layer in enumerate(layers):
-        on_layer(done, len(layers))
-        states = samples.states(store, layer)
-        statistics[layer] = layer_statistics(states, samples.is_anomalous, config.num_bins)
-        rows[layer] = _row(states, samples, config)
-        for own, rows_of_subset in zip(of_subsets, subsets, strict=True):
-            own[layer] = layer_statistics(
-                states[rows_of_subset], samples.is_anomalous[rows_of_subset], config.num_bins
-            )
-    on_layer(len(layers), len(layers))
-    saliency = dlsp(statistics)
-    table = pd.DataFrame({layer: asdict(one) for layer, one in statistics.items()}).T
-    for metric in METRICS:
-        table[f"{metric}_z"] = pd.Series(saliency.z_scores[metric])
-    table["saliency"] = pd.Series(saliency.saliency)
-    table = table.join(pd.DataFrame(rows).T)
-    chosen = Counter(dlsp(own).layer for own in of_subsets)
-    table["chosen_share"] = [chosen[layer] / max(1, len(subsets)) for layer in layers]
-    table.index.name = "layer"
+    separation, (of_all, *of_draws) = _measure_layers(
+        store, layers, samples, draws, config, on_layer
+    )
+    saliency = dlsp(of_all)
+    table = _table(of_all, saliency, separation)
+    chosen = Counter(dlsp(own).layer for own in of_draws)
+    table["chosen_share"] = [chosen[layer] / max(1, num_draws) for layer in layers]
     wanted = sorted({layers[0], saliency.layer, layers[-1]}) if tsne_layers is None else tsne_layers
-    return LayerAnalysis(
+    return LayerTables(
         table,
         pd.concat([_embed(store, samples, layer, config.seed) for layer in wanted]),
         _summary(table, saliency.layer, num_draws, draw_fraction, config),
     )
 
 
-def _row(states: np.ndarray, samples: Samples, config: ProbeConfig) -> dict[str, float]:
-    standardised = _standardise(states)
-    mean, std = _cross_validated_auc(states, samples.is_anomalous, config)
+def _measure_layers(
+    store: FeatureStore,
+    layers: Sequence[int],
+    samples: Samples,
+    draws: Sequence[np.ndarray],
+    config: ProbeConfig,
+    on_layer: Callable[[int, int], None],
+) -> tuple[dict[int, dict[str, float]], list[dict[int, LayerStatistics]]]:
+    """Measure all samples and each draw's by layer, from one read of a layer.
+
+    Returns
+    -------
+    separation : dict of int to dict
+        `_separation` of all samples.
+    statistics : list of dict of int to LayerStatistics
+        DLSP's metrics of all samples, then of each draw's.
+    """
+    separation: dict[int, dict[str, float]] = {}
+    subsets = [np.ones(len(samples.owner), dtype=bool), *draws]
+    statistics: list[dict[int, LayerStatistics]] = [{} for _ in subsets]
+    for done, layer in enumerate(layers):
+        on_layer(done, len(layers))
+        states = samples.states(store, layer)
+        separation[layer] = _separation(states, samples.is_anomalous, config)
+        for own, rows in zip(statistics, subsets, strict=True):
+            own[layer] = layer_statistics(states[rows], samples.is_anomalous[rows], config.num_bins)
+    on_layer(len(layers), len(layers))
+    return separation, statistics
+
+
+def _table(
+    statistics: Mapping[int, LayerStatistics],
+    saliency: Saliency,
+    separation: Mapping[int, Mapping[str, float]],
+) -> pd.DataFrame:
+    """One row a layer: the metrics, their z-scores, the saliency, and how well it separates."""
+    table = pd.DataFrame({layer: asdict(one) for layer, one in statistics.items()}).T
+    for metric in METRICS:
+        table[f"{metric}_z"] = pd.Series(saliency.z_scores[metric])
+    table["saliency"] = pd.Series(saliency.saliency)
+    table.index.name = "layer"
+    return table.join(pd.DataFrame(separation).T)
+
+
+def _separation(
+    states: np.ndarray, is_anomalous: np.ndarray, config: ProbeConfig
+) -> dict[str, float]:
+    """How well the classes lie apart in one layer: without a scorer, and for the scorer."""
+    mean, std = _cross_validated_auc(states, is_anomalous, config)
     return {
-        "silhouette": float(silhouette_score(standardised, samples.is_anomalous)),
+        "silhouette": float(silhouette_score(_standardise(states), is_anomalous)),
         "cv_auc": mean,
         "cv_auc_std": std,
     }
@@ -135,6 +149,7 @@ def _cross_validated_auc(
 
     Samples of one video may lie in different folds when there are several a video.
     """
+    # A fold needs one sample of each class.
     num_folds = min(MAX_FOLDS, int(np.bincount(is_anomalous.astype(int)).min()))
     folds = RepeatedStratifiedKFold(
         n_splits=max(2, num_folds), n_repeats=FOLD_REPEATS, random_state=config.seed
@@ -147,7 +162,9 @@ def _cross_validated_auc(
 
 
 def _embed(store: FeatureStore, samples: Samples, layer: int, seed: int) -> pd.DataFrame:
+    """t-SNE of one layer's samples: the rows of ``tsne.csv``."""
     states = _standardise(samples.states(store, layer))
+    # It has to lie below the number of samples; a third leaves each point some neighbours.
     perplexity = min(PERPLEXITY, (len(states) - 1) / 3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of threads that scikit-learn cannot count
@@ -165,6 +182,7 @@ def _embed(store: FeatureStore, samples: Samples, layer: int, seed: int) -> pd.D
 
 
 def _standardise(states: np.ndarray) -> np.ndarray:
+    """Bring features to one scale; otherwise a few massive activations are all the distance."""
     scale = states.std(axis=0)
     return (states - states.mean(axis=0)) / np.where(scale > 0, scale, 1.0)
 

@@ -6,11 +6,12 @@ torch and no model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
+import numpy as np
 from scipy.special import expit
 
 from hiprobe.probe.saliency import (
@@ -21,15 +22,9 @@ from hiprobe.probe.saliency import (
     dlsp,
     layer_statistics,
 )
-from hiprobe.probe.samples import (
-    MIN_VIDEOS_PER_CLASS,
-    Samples,
-    choose_videos,
-    make_samples,
-    make_segment_samples,
-)
+from hiprobe.probe.samples import Samples, draw_samples
+from hiprobe.store import FeatureStore, HiProbeError, Probe
 from hiprobe.store.scorers import DEFAULT_L2, fit_scorer
-from hiprobe.store import DONE, FeatureStore, HiProbeError, Probe, StoreError, read_manifest
 
 
 @dataclass(frozen=True)
@@ -39,30 +34,18 @@ class ProbeConfig:
     Attributes
     ----------
     store : Path
-    split : str
-        Videos to train on.
-    fraction : float in (0, 1]
-        Few-shot share of them, stratified by label.
-    num_videos : int or None
-        So many of them, instead of a share.
-    seed : int
-        Of that draw.
+    split, fraction, num_videos, seed, labels, samples_per_video, manifest
+        Which samples to train on; see `hiprobe.probe.samples.draw_samples`.
     layer : int or None
         None lets DLSP choose.
-    labels : {'video', 'segment'}
-        'video': each of a video's samples has its label (weak supervision, the paper's). 'segment':
-        each segment is a sample with its own label, from annotations.
-    samples_per_video : int
-        With ``labels='video'``: temporal bins that a video's segments are averaged in.
-    scorer : {'logistic', 'svm', 'distance'}
+    scorer : str
+        One of `hiprobe.store.scorers.SCORERS`.
     kappa : float
         κ of the threshold, eq. 10.
     num_bins : int
         B of the entropy.
     l2 : float
         Penalty of the scorer; 0 is the paper's setting.
-    manifest : Path or None
-        Labels from here instead of the store's.
     """
 
     store: Path
@@ -79,6 +62,19 @@ class ProbeConfig:
     l2: float = DEFAULT_L2
     manifest: Path | None = None
 
+    def draw(self, store: FeatureStore) -> Samples:
+        """Draw the samples that are asked for."""
+        return draw_samples(
+            store,
+            self.split,
+            self.fraction,
+            self.num_videos,
+            self.seed,
+            self.labels,
+            self.samples_per_video,
+            self.manifest,
+        )
+
 
 def run_probe(
     config: ProbeConfig, on_layer: Callable[[int, int], None] = lambda done, total: None
@@ -91,122 +87,123 @@ def run_probe(
     on_layer : callable
         Called with (layers done, layers) as DLSP goes.
 
+    Returns
+    -------
+    Probe
+        ``training["warnings"]`` names videos that take no part.
+
     Raises
     ------
     HiProbeError
         No training videos, or of one class only; no such layer.
     """
     store = FeatureStore.open(config.store)
-    samples = draw_samples(store, training_videos(store, config), config)
-    statistics = {}
-    for done, layer in enumerate(store.layers):
-        on_layer(done, len(store.layers))
-        statistics[layer] = layer_statistics(
-            samples.states(store, layer), samples.is_anomalous, config.num_bins
-        )
-    on_layer(len(store.layers), len(store.layers))
-    if not any(layer >= 1 for layer in statistics):
-        raise HiProbeError(f"{config.store}: it has layer 0 only; DLSP needs layers above it.")
+    if config.layer is not None:
+        store.check_layers([config.layer])
+    samples = config.draw(store)
+    # Also where the layer is given: `probe.json` shows what DLSP would have chosen from.
+    statistics = measure_layers(store, samples, config.num_bins, on_layer)
     saliency = dlsp(statistics)
     layer = saliency.layer if config.layer is None else config.layer
-    return _train(store, samples, config, layer, statistics, saliency)
-
-
-def draw_samples(store: FeatureStore, videos: pd.DataFrame, config: ProbeConfig) -> Samples:
-    """Draw few-shot videos, and make samples of their segments.
-
-    Parameters
-    ----------
-    store : FeatureStore
-    videos : DataFrame
-        To draw from, see `training_videos`.
-    config : ProbeConfig
-    """
-    return samples_of(store, videos, draw_videos(videos, config), config)
-
-
-def draw_videos(videos: pd.DataFrame, config: ProbeConfig) -> list[str]:
-    """Draw few-shot videos: their ids, in the order of `videos`."""
-    return choose_videos(videos["label"], config.fraction, config.seed, config.num_videos)
-
-
-def samples_of(
-    store: FeatureStore, videos: pd.DataFrame, video_ids: Sequence[str], config: ProbeConfig
-) -> Samples:
-    """Make samples of some videos' segments, as `config` has it."""
-    if config.labels == "segment":
-        return make_segment_samples(store, video_ids, videos)
-    return make_samples(store, video_ids, videos["label"], config.samples_per_video)
-
-
-def _train(
-    store: FeatureStore,
-    samples: Samples,
-    config: ProbeConfig,
-    layer: int,
-    statistics: dict[int, LayerStatistics],
-    saliency: Saliency,
-) -> Probe:
     states = samples.states(store, layer)
     scorer = fit_scorer(config.scorer, states, samples.is_anomalous, config.l2)
-    scores = expit(scorer.logits(states))
-    mean, std = float(scores.mean()), float(scores.std())
     return Probe(
         store={"path": str(config.store.absolute()), "provenance": store.provenance},
         layer=layer,
         layers=_layer_table(statistics, saliency),
         scorer=scorer.to_json(),
-        threshold={
-            "mean": mean,
-            "std": std,
-            "kappa": config.kappa,
-            "value": mean + config.kappa * std,
-        },
-        training={
-            "video_ids": list(samples.video_ids),
-            "num_samples": len(samples.is_anomalous),
-            "num_anomalous_samples": int(samples.is_anomalous.sum()),
-            "split": config.split,
-            "fraction": config.fraction if config.num_videos is None else None,
-            "num_videos": len(samples.video_ids),
-            "seed": config.seed,
-            "labels": config.labels,
-            "samples_per_video": config.samples_per_video if config.labels == "video" else None,
-            "num_bins": config.num_bins,
-            "layer_choice": "dlsp" if config.layer is None else "fixed",
-            "manifest": str(config.manifest.absolute()) if config.manifest else None,
-        },
+        threshold=calibrate(expit(scorer.logits(states)), config.kappa),
+        training=_training(config, samples),
     )
 
 
-def training_videos(store: FeatureStore, config: ProbeConfig) -> pd.DataFrame:
-    """List the finished videos of the split: ``label``, ``annotations`` and more, by video id.
+def measure_layers(
+    store: FeatureStore,
+    samples: Samples,
+    num_bins: int = DEFAULT_BINS,
+    on_layer: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[int, LayerStatistics]:
+    """Measure what `dlsp` chooses a layer by, one layer in memory at a time.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    samples : Samples
+    num_bins : int
+        B of the entropy.
+    on_layer : callable
+        Called with (layers done, layers).
+
+    Returns
+    -------
+    dict of int to LayerStatistics
+        By layer; layer 0 is measured too, for tables, and `dlsp` leaves it out.
 
     Raises
     ------
-    StoreError
-        Too few of a class.
+    HiProbeError
+        The store has no layer above 0.
     """
-    videos = store.videos
-    if config.manifest is not None:
-        records = {record.video_id: record for record in read_manifest(config.manifest)}
-        videos = videos.loc[[video_id for video_id in videos.index if video_id in records]]
-        videos = videos.assign(
-            **{
-                name: [getattr(records[video_id], name) for video_id in videos.index]
-                for name in ("label", "split", "annotations")
-            }
-        )
-    videos = videos[(videos["status"] == DONE) & (videos["split"] == config.split)]
-    counts = {label: int((videos["label"] == label).sum()) for label in ("normal", "anomalous")}
-    if min(counts.values()) < MIN_VIDEOS_PER_CLASS:
-        raise StoreError(
-            f"{config.store}: cannot train on split {config.split!r}: it has {counts['normal']} "
-            f"normal and {counts['anomalous']} anomalous finished videos, expected at least "
-            f"{MIN_VIDEOS_PER_CLASS} of each. Extract more videos, choose another --split, or "
-            "give other labels with --manifest."
-        )
-    return videos
+    layers_above_0(store)
+    statistics = {}
+    for done, layer in enumerate(store.layers):
+        on_layer(done, len(store.layers))
+        states = samples.states(store, layer)
+        statistics[layer] = layer_statistics(states, samples.is_anomalous, num_bins)
+    on_layer(len(store.layers), len(store.layers))
+    return statistics
+
+
+def layers_above_0(store: FeatureStore) -> list[int]:
+    """List the layers that can be chosen; layer 0, the prompt's last embedding, cannot.
+
+    Raises
+    ------
+    HiProbeError
+        There are none.
+    """
+    layers = [layer for layer in store.layers if layer >= 1]
+    if not layers:
+        raise HiProbeError(f"{store.path}: it has layer 0 only; DLSP needs layers above it.")
+    return layers
+
+
+def calibrate(scores: np.ndarray, kappa: float) -> dict[str, float]:
+    r"""Set the threshold by the scores of the training samples, eq. 10.
+
+    .. math:: T = \mu + \kappa \sigma
+
+    Parameters
+    ----------
+    scores : (sample,) float64 in [0, 1]
+    kappa : float
+
+    Returns
+    -------
+    dict
+        ``mean``, ``std`` (population), ``kappa``, and T as ``value``.
+    """
+    mean, std = float(scores.mean()), float(scores.std())
+    return {"mean": mean, "std": std, "kappa": kappa, "value": mean + kappa * std}
+
+
+def _training(config: ProbeConfig, samples: Samples) -> dict[str, Any]:
+    """The object ``training`` of `probe.json`: what was asked for, and what was drawn."""
+    return {
+        "video_ids": samples.video_ids,
+        "num_samples": len(samples.is_anomalous),
+        "num_anomalous_samples": int(samples.is_anomalous.sum()),
+        "split": config.split,
+        "fraction": config.fraction if config.num_videos is None else None,
+        "num_videos": len(samples.video_ids),
+        "seed": config.seed,
+        "labels": config.labels,
+        "samples_per_video": config.samples_per_video if config.labels == "video" else None,
+        "num_bins": config.num_bins,
+        "layer_choice": "dlsp" if config.layer is None else "fixed",
+        "manifest": str(config.manifest.absolute()) if config.manifest else None,
+        "warnings": list(samples.warnings),
+    }
 
 
 def _layer_table(

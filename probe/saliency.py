@@ -232,10 +232,12 @@ def dlsp(statistics: Mapping[int, LayerStatistics]) -> Saliency:
 
 
 def _class_moments(normal: np.ndarray, anomalous: np.ndarray) -> _ClassMoments:
+    """Moments of each dimension, shared by both divergences."""
     gap = normal.mean(axis=0) - anomalous.mean(axis=0)
     variance_n, variance_a = normal.var(axis=0), anomalous.var(axis=0)
     num_n, num_a = len(normal), len(anomalous)
     total = num_n + num_a
+    # The law of total variance: no third pass over the samples.
     joint = (num_n * variance_n + num_a * variance_a) / total + num_n * num_a * (gap / total) ** 2
     constant = _is_constant(normal.min(axis=0), normal.max(axis=0)) & _is_constant(
         anomalous.min(axis=0), anomalous.max(axis=0)
@@ -244,4 +246,5 @@ def _class_moments(normal: np.ndarray, anomalous: np.ndarray) -> _ClassMoments:
 
 
 def _is_constant(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Is a dimension's range nothing but rounding."""
     return high - low <= CONSTANT_RANGE * np.maximum(np.abs(low), np.abs(high))

@@ -1,18 +1,26 @@
-"""From segments to training samples: which videos, and how a video's segments are averaged."""
+"""From a store to training samples: which videos, and how a video's segments are averaged.
+
+`draw_samples` does all of it in one call; the functions below it are its steps, for whoever draws
+many times from the same videos.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array, eye_array
 
-from hiprobe.store import FeatureStore, StoreError
+from hiprobe.store import FeatureStore, HiProbeError, StoreError
 from hiprobe.store.ground_truth import anomalous_frame_counts
+from hiprobe.store.labels import labelled_videos
 
+LABELS = ("video", "segment")
+# One video of a class has no spread, and the metrics of DLSP divide by it.
 MIN_VIDEOS_PER_CLASS = 2
 
 
@@ -22,23 +30,37 @@ class Samples:
 
     Attributes
     ----------
-    video_ids : tuple of str
-        In the store's order.
+    labels : Series of {'normal', 'anomalous'}
+        The videos' own, indexed by video id, in the store's order.
     owner : (sample,) object
         The video id of each sample.
     is_anomalous : (sample,) bool
         The label of each sample's video, or of the segment.
     averaging : (sample, segment) sparse float64
         Rows sum to 1; samples = averaging @ segment states.
+    warnings : tuple of str
+        Videos that take no part, and why.
     """
 
-    video_ids: tuple[str, ...]
+    labels: pd.Series
     owner: np.ndarray
     is_anomalous: np.ndarray
     averaging: csr_array
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def video_ids(self) -> list[str]:
+        """The videos, in the store's order."""
+        return list(self.labels.index)
 
     def states(self, store: FeatureStore, layer: int) -> np.ndarray:
-        """Read one layer's samples, some videos at a time: (sample, feature) float64."""
+        """Read one layer's samples: (sample, feature) float64.
+
+        Segments are read and averaged some videos at a time, so that memory holds the samples and
+        not the layer.
+        """
+        # A sample's segments lie side by side and samples are in their order, so the samples of
+        # the videos just read are a slice of rows too: those whose first segment is among theirs.
         first_columns = self.averaging.indices[self.averaging.indptr[:-1]]
         parts, column = [], 0
         for _, states in store.iter_layer(layer, self.video_ids):
@@ -62,12 +84,76 @@ class Samples:
 
 
 def _check_classes(is_anomalous: np.ndarray, num_videos: int) -> None:
+    """Refuse samples of one class."""
     if is_anomalous.all() or not is_anomalous.any():
         raise StoreError(
             f"the {len(is_anomalous)} samples of the {num_videos} videos drawn are all "
             f"{'anomalous' if is_anomalous.any() else 'normal'}, expected both. Draw more videos, "
             "or use --labels video."
         )
+
+
+def draw_samples(
+    store: FeatureStore,
+    split: str = "train",
+    fraction: float = 1.0,
+    num_videos: int | None = None,
+    seed: int = 0,
+    labels: str = "video",
+    samples_per_video: int = 1,
+    manifest: Path | None = None,
+) -> Samples:
+    """Choose few-shot videos of a store, and make samples of their segments.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    split : str
+        Videos to draw from.
+    fraction : float in (0, 1]
+        Share of each class.
+    num_videos : int, optional
+        So many videos in all, instead of a share.
+    seed : int
+        Seeds the draw.
+    labels : {'video', 'segment'}
+        'video': each sample has its video's label. 'segment': each segment is a sample, with the
+        label of most of its frames, from annotations.
+    samples_per_video : int
+        With ``labels='video'``: temporal bins that a video's segments are averaged in.
+    manifest : Path, optional
+        Labels, splits and annotations from here instead of the store's.
+
+    Returns
+    -------
+    Samples
+
+    Raises
+    ------
+    HiProbeError
+        Too few videos of a class, no annotation to label segments by, or a manifest of other
+        videos.
+    """
+    videos, warnings = training_videos(store, split, manifest)
+    chosen = choose_videos(videos["label"], fraction, seed, num_videos)
+    samples = samples_of(store, videos, chosen, labels, samples_per_video)
+    return replace(samples, warnings=tuple(warnings))
+
+
+def training_videos(
+    store: FeatureStore, split: str = "train", manifest: Path | None = None
+) -> tuple[pd.DataFrame, list[str]]:
+    """List the videos that can be drawn from, as `labelled_videos` does; refuse too few."""
+    videos, warnings = labelled_videos(store, split, manifest)
+    counts = {label: int((videos["label"] == label).sum()) for label in ("normal", "anomalous")}
+    if min(counts.values()) < MIN_VIDEOS_PER_CLASS:
+        raise StoreError(
+            f"{store.path}: cannot train on split {split!r}: it has {counts['normal']} "
+            f"normal and {counts['anomalous']} anomalous finished videos, expected at least "
+            f"{MIN_VIDEOS_PER_CLASS} of each. Extract more videos, choose another --split, or "
+            "give other labels with --manifest."
+        )
+    return videos, warnings
 
 
 def choose_videos(
@@ -92,6 +178,7 @@ def choose_videos(
     """
     counts = {label: int((labels == label).sum()) for label in ("normal", "anomalous")}
     if num_videos is None:
+        # Each class is rounded by itself: the draw is stratified first, and of the asked size next.
         wanted = {label: round(fraction * count) for label, count in counts.items()}
     else:
         share = round(num_videos * counts["normal"] / len(labels))
@@ -103,6 +190,21 @@ def choose_videos(
         of_class = labels.index[labels == label].to_numpy()
         chosen.update(rng.permutation(of_class)[: max(number, MIN_VIDEOS_PER_CLASS)])
     return [video_id for video_id in labels.index if video_id in chosen]
+
+
+def samples_of(
+    store: FeatureStore,
+    videos: pd.DataFrame,
+    video_ids: Sequence[str],
+    labels: str = "video",
+    samples_per_video: int = 1,
+) -> Samples:
+    """Make samples of some of `videos`; the options are those of `draw_samples`."""
+    if labels not in LABELS:
+        raise HiProbeError(f"labels is {labels!r}, expected {' or '.join(LABELS)}.")
+    if labels == "segment":
+        return make_segment_samples(store, video_ids, videos)
+    return make_samples(store, video_ids, videos["label"], samples_per_video)
 
 
 def make_samples(
@@ -141,7 +243,7 @@ def make_samples(
     owner, flags = (
         np.repeat(values, samples_per_video) for values in (np.array(ordered, object), is_anomalous)
     )
-    return Samples(tuple(ordered), owner, flags, averaging)
+    return Samples(labels[ordered], owner, flags, averaging)
 
 
 def make_segment_samples(
@@ -179,7 +281,7 @@ def make_segment_samples(
     is_anomalous = 2 * counts > stop - start
     _check_classes(is_anomalous, len(ordered))
     owner = segments["video_id"].to_numpy(object)
-    return Samples(tuple(ordered), owner, is_anomalous, identity)
+    return Samples(videos.loc[ordered, "label"], owner, is_anomalous, identity)
 
 
 def _in_store_order(store: FeatureStore, video_ids: Sequence[str]) -> list[str]:

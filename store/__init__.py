@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         write_manifest,
     )
     from hiprobe.store.probe_file import Probe
-    from hiprobe.store.reader import FeatureStore, check_same_features
+    from hiprobe.store.reader import FeatureStore
     from hiprobe.store.schema import (
         DONE,
         FAILED,
@@ -48,7 +48,7 @@ _NAMES = {
         "write_manifest",
     ),
     "probe_file": ("Probe",),
-    "reader": ("FeatureStore", "check_same_features"),
+    "reader": ("FeatureStore",),
     "schema": ("DONE", "FAILED", "LAYER_CONVENTION", "PENDING", "REPLACED", "SCHEMA_VERSION"),
     "writer": ("BlockWriter", "PlannedVideo", "StoreWriter", "write_errors"),
 }
@@ -72,7 +72,6 @@ __all__ = [
     "StoreWriter",
     "VideoError",
     "VideoRecord",
-    "check_same_features",
     "file_digest",
     "format_annotations",
     "merge_ranges",

@@ -103,6 +103,20 @@ class FeatureStore:
         """The layers kept, ascending; 0 is the embedding output."""
         return [int(layer) for layer in self._group["layer"][:]]  # type: ignore[index, union-attr, arg-type]
 
+    def check_layers(self, layers: Iterable[int]) -> None:
+        """Refuse layers that are not in the store.
+
+        Raises
+        ------
+        StoreError
+            For the first of them.
+        """
+        for layer in layers:
+            if layer not in self.layers:
+                raise StoreError(
+                    f"{self.path}: no layer {layer}; it has {_format_layers(self.layers)}."
+                )
+
     @property
     def num_features(self) -> int:
         """The backbone's hidden size."""
@@ -320,10 +334,7 @@ class FeatureStore:
         return dask.array.from_zarr(self._states, chunks=(1, rows, self.num_features))
 
     def _layer_position(self, layer: int) -> int:
-        if layer not in self.layers:
-            raise StoreError(
-                f"{self.path}: no layer {layer}; it has {_format_layers(self.layers)}."
-            )
+        self.check_layers([layer])
         return self.layers.index(layer)
 
     def _video_indices(self, video_ids: Iterable[str]) -> list[int]:
@@ -374,27 +385,6 @@ class FeatureStore:
             f"{self.path}: damaged: states of video {video_id!r} are missing. "
             "Restore the folder from a copy, or extract again to another store."
         )
-
-
-def check_same_features(one: FeatureStore, other: FeatureStore) -> None:
-    """Refuse two stores whose states do not mean the same.
-
-    Raises
-    ------
-    StoreError
-        Of other models, prompts or widths.
-    """
-    settings = [
-        {name: store.provenance["model"].get(name) for name in ("weights_digest", "class", "dtype")}
-        | {"prompt": store.provenance.get("prompt"), "num_features": store.num_features}
-        for store in (one, other)
-    ]
-    for name, value in settings[0].items():
-        if settings[1][name] != value:
-            raise StoreError(
-                f"{other.path}: {name} is {settings[1][name]!r}, that of {one.path} is {value!r}: "
-                "a scorer of one says nothing about the other. Extract both alike."
-            )
 
 
 def _format_layers(layers: list[int]) -> str:

@@ -49,7 +49,10 @@ def make_video(tmp_path):
 
 @pytest.fixture
 def make_store(tmp_path):
-    """Make a store whose anomalous videos differ from `first_informative` layer on."""
+    """Make a store whose anomalous videos differ in layer `best_layer`.
+
+    With ``provenance={}`` it has what storage_schema.md says MUST be there, and no more.
+    """
 
     def make(
         num_videos=24,
@@ -59,13 +62,15 @@ def make_store(tmp_path):
         labels=("normal", "anomalous"),
         seed=0,
         name="features.zarr",
+        provenance=None,
     ) -> Path:
         rng = np.random.default_rng(seed)
         path = tmp_path / name
-        provenance = {
-            "model": {"id": "made-up", "class": "None", "weights_digest": "sha256:0"},
-            "manifest": {"path": name, "digest": name},
-        }
+        if provenance is None:
+            provenance = {
+                "model": {"id": "made-up", "class": "None", "weights_digest": "sha256:0"},
+                "manifest": {"path": name, "digest": name},
+            }
         writer = StoreWriter.create(
             path,
             layers=range(num_layers),

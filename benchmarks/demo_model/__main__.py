@@ -20,7 +20,7 @@ import pandas as pd
 from benchmarks.demo_model.captions import describe_unseen_clips
 from benchmarks.demo_model.document import write_document
 from benchmarks.demo_model.stores import FEATURES, make_manifests, make_stores
-from benchmarks.demo_model.study import Draw, TestSet, run_draw
+from benchmarks.demo_model.study import Draw, run_draw, test_set
 from hiprobe.demo.model import TRAINED_MODEL
 from hiprobe.demo.training_data import HELD_OUT_EVENTS, TRAINED_EVENTS
 from hiprobe.store import FeatureStore
@@ -88,7 +88,7 @@ def run_experiments(
                     labels,
                     fraction,
                     seed,
-                    TestSet.of(store, test_ids),
+                    test_set(store, test_ids),
                     categories=categories,
                 )
                 for seed in seeds
@@ -150,7 +150,7 @@ def _draw_on_ucf(
     if train == "generated":
         labels = labels[store.videos["split"] == "train"]
     fraction = FEW_SHOT_VIDEOS / len(labels)
-    return run_draw(store, labels, fraction, seed, TestSet.of(target, list(target.videos.index)))
+    return run_draw(store, labels, fraction, seed, test_set(target, list(target.videos.index)))
 
 
 def _figures(experiments: Sequence[Experiment]) -> dict[str, float]:

@@ -2,13 +2,13 @@
 
 import pytest
 
-from hiprobe.evaluate.map_at_iou import Detection, average_precision_at_iou
+from hiprobe.evaluate.map_at_iou import ScoredInterval, average_precision_at_iou
 
 TRUTH = {"a": [(0, 100), (200, 300)], "b": [(50, 150)], "n": []}
 
 
 def ap(iou, *detections):
-    return average_precision_at_iou([Detection(*one) for one in detections], TRUTH, iou)
+    return average_precision_at_iou([ScoredInterval(*one) for one in detections], TRUTH, iou)
 
 
 def test_exact_intervals_are_perfect():
@@ -33,12 +33,12 @@ def test_a_second_hit_of_the_same_is_false():
     assert ap(0.5, *found) == pytest.approx((1 + 2 / 3) / 3)
 
 
-def test_a_detection_takes_the_true_interval_that_it_overlaps_most():
+def test_an_interval_takes_the_true_interval_that_it_overlaps_most():
     truth = {"v": [(0, 10), (10, 100)]}
-    found = [Detection("v", 0, 100, 0.9), Detection("v", 0, 10, 0.8)]
+    found = [ScoredInterval("v", 0, 100, 0.9), ScoredInterval("v", 0, 10, 0.8)]
     assert average_precision_at_iou(found, truth, 0.1) == 1.0
 
 
 def test_nothing_found_is_0_and_nothing_to_find_is_undefined():
     assert ap(0.5) == 0.0
-    assert average_precision_at_iou([Detection("n", 0, 9, 1.0)], {"n": []}, 0.5) is None
+    assert average_precision_at_iou([ScoredInterval("n", 0, 9, 1.0)], {"n": []}, 0.5) is None

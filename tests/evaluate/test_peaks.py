@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
-from hiprobe.evaluate.peaks import peaks
-from hiprobe.extract.backbone import BackboneConfig
 from hiprobe.demo.model import TRAINED_MODEL
+from hiprobe.evaluate.peaks import peaks
+from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
+from hiprobe.extract.backbone import BackboneConfig
 from hiprobe.extract.pipeline import ExtractConfig, extract
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
 from hiprobe.store import FeatureStore, VideoRecord, write_manifest

@@ -8,8 +8,9 @@ import pytest
 import zarr
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from hiprobe.evaluate.test_set import Convention
 from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
+from hiprobe.evaluate.report import render_results
+from hiprobe.evaluate.test_set import Convention
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
 from hiprobe.store import (
     FeatureStore,
@@ -108,6 +109,46 @@ def test_a_probe_of_another_model_is_refused(config):
         run_evaluate(config)
 
 
+def with_attributes(store, **changes):
+    """Change a store's provenance; None takes an attribute away."""
+    attributes = zarr.open_group(store, mode="a").attrs
+    for name, value in changes.items():
+        if value is None:
+            del attributes[name]
+        else:
+            attributes[name] = value
+
+
+def test_another_precision_is_said_and_evaluated(config):
+    model = FeatureStore.open(config.store).provenance["model"]
+    with_attributes(config.store, model=model | {"dtype": "bfloat16"})
+    run_probe(ProbeConfig(config.store)).save(config.probe)
+    with_attributes(config.store, model=model | {"dtype": "float16"})
+    assert run_evaluate(config)["warnings"] == [
+        "the probe was trained on states of another dtype: 'bfloat16', the store's is 'float16'"
+    ]
+
+
+def test_a_store_with_nothing_but_what_must_be_there_passes(config):
+    with_attributes(config.store, model=None, manifest=None)
+    run_probe(ProbeConfig(config.store)).save(config.probe)
+    metrics = run_evaluate(config)
+    assert metrics["warnings"] == []
+    assert metrics["smoothed"]["auc"] > 0.9
+    with pytest.raises(HiProbeError, match="12 of the videos to evaluate were used for training"):
+        run_evaluate(changed(config, split="train"))
+    (config.results / "report.html").unlink()
+    render_results(config.results)
+    assert "<h1>an unknown model, layer 3</h1>" in (config.results / "report.html").read_text()
+
+
+def test_a_store_that_does_not_name_its_model_is_said(config):
+    with_attributes(config.store, model=None)
+    assert "another weights_digest: 'sha256:0', the store's is None" in str(
+        run_evaluate(config)["warnings"]
+    )
+
+
 def test_what_is_no_probe_says_so(config, tmp_path):
     (tmp_path / "text.json").write_text("no json")
     (tmp_path / "other.json").write_text("{}")
@@ -201,7 +242,7 @@ def test_the_convention_is_recorded_and_counts(config):
 def copied_with(config, make_store, **manifest):
     """The same videos in another store."""
     other = make_store(name="other.zarr")
-    zarr.open_group(other, mode="a").attrs["manifest"] = manifest
+    with_attributes(other, manifest=manifest)
     return changed(config, store=other, split="train")
 
 
@@ -237,7 +278,8 @@ def test_a_split_without_videos_says_so(make_store, config):
 
 
 def test_text_in_the_report_is_escaped(config, tmp_path):
-    from hiprobe.evaluate.report import ReportContent, ReportVideo, write_report
+    from hiprobe.evaluate.report_content import ReportContent, ReportVideo
+    from hiprobe.evaluate.report_page import write_report
 
     metrics = run_evaluate(config)
     video = ReportVideo(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
 
-from hiprobe.evaluate.report import ReportContent, ReportVideo, write_report
+from hiprobe.evaluate.report_content import ReportContent, ReportVideo
+from hiprobe.evaluate.report_page import write_report
 
 EVIL = "</script><script>alert(1)</script><b title='x'>&"
 

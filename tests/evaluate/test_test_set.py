@@ -4,9 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hiprobe.evaluate.test_set import Convention, attach_ground_truth, with_ground_truth
+from hiprobe.evaluate.test_set import DEFAULT_CONVENTION, Convention, TestSet
 from hiprobe.manifest.benchmarks import ucf_crime, xd_violence
-from hiprobe.store import ManifestError
+from hiprobe.store import (
+    FeatureStore,
+    HiProbeError,
+    ManifestError,
+    VideoRecord,
+    write_manifest,
+)
 
 UCF, XD = "ucf_crime", "xd_violence"
 
@@ -22,18 +28,14 @@ UCF, XD = "ucf_crime", "xd_violence"
         (XD, Convention(ends="inclusive"), 2_335_801, 539_562),
     ],
 )
-def test_official_totals(shared_data, name, convention, num_frames, num_anomalous):
+def test_official_totals(shared_data, tmp_path, name, convention, num_frames, num_anomalous):
     folder = shared_data / "annotations"
     builder = {UCF: ucf_crime, XD: xd_violence}[name]
     records = builder(
         folder / f"{name}_temporal.txt", lengths=folder / f"{name}_test_lengths.csv"
     ).records
-    fields = ("label", "num_frames", "annotations")
-    videos = pd.DataFrame(
-        {field: [getattr(record, field) for record in records] for field in fields},
-        index=[record.video_id for record in records],
-    )
-    chosen = with_ground_truth(videos, folder, convention, [])
+    write_manifest(tmp_path / "m.csv", records)
+    chosen = TestSet.of_manifest(tmp_path / "m.csv", convention=convention).videos
     assert chosen["num_frames"].sum() == num_frames
     anomalous = sum(stop - start for ranges in chosen["annotations"] for start, stop in ranges)
     if num_anomalous is not None:
@@ -48,21 +50,27 @@ def test_lengths(length, expected):
     assert tuple(map(Convention(length).num_frames, (33, 16))) == expected
 
 
-def test_inclusive_ends_join_ranges_that_then_touch():
-    videos = pd.DataFrame(
-        {"label": ["anomalous"], "num_frames": [50], "annotations": [((0, 10), (11, 20))]},
-        index=["a"],
-    )
-    chosen = with_ground_truth(videos, None, Convention(ends="inclusive"), [])
-    assert chosen["annotations"]["a"] == ((0, 21),)
+@pytest.fixture
+def test_set(tmp_path):
+    """Make a test set of videos ``(id, frames, annotations)``."""
+
+    def make(*videos, convention=DEFAULT_CONVENTION):
+        records = []
+        for video_id, num_frames, ranges in videos:
+            label = "anomalous" if ranges else "normal"
+            records.append(VideoRecord(video_id, "x", "test", label, "", ranges, num_frames))
+        write_manifest(tmp_path / "m.csv", records)
+        return TestSet.of_manifest(tmp_path / "m.csv", convention=convention)
+
+    return make
 
 
-def test_a_segment_that_the_convention_cuts_off_is_gone():
-    videos = pd.DataFrame(
-        {"label": ["normal", "normal"], "num_frames": [50, 48], "annotations": [(), ()]},
-        index=["a", "b"],
-    )
-    chosen = with_ground_truth(videos, None, Convention("cut-16"), [])
+def test_inclusive_ends_join_ranges_that_then_touch(test_set):
+    chosen = test_set(("a", 50, ((0, 10), (11, 20))), convention=Convention(ends="inclusive"))
+    assert chosen.videos["annotations"]["a"] == ((0, 21),)
+
+
+def test_a_segment_that_the_convention_cuts_off_is_gone(test_set):
     segments = pd.DataFrame(
         {
             "video_id": ["a", "a", "a", "b", "b"],
@@ -70,30 +78,39 @@ def test_a_segment_that_the_convention_cuts_off_is_gone():
             "stop_frame": [24, 48, 50, 24, 48],
         }
     )
-    scored = attach_ground_truth(
-        segments, chosen, np.array([0.1, 0.2, 0.3, 0.4, 0.5]), sigma=0, threshold=0.5
-    )
+    videos = (("a", 50, ()), ("b", 48, ()))
+    cut = test_set(*videos, convention=Convention("cut-16")).with_segments(segments)
+    scored = cut.score(np.array([0.1, 0.2, 0.3, 0.4, 0.5]), sigma=0, threshold=0.5)
     assert scored.raw.tolist() == [0.1, 0.2, 0.4, 0.5]
     assert scored.video.tolist() == [0, 0, 1, 1]
     assert scored.stop_frame.tolist() == [24, 48, 24, 48]
-    padded = with_ground_truth(videos, None, Convention("pad-16"), [])
-    scored = attach_ground_truth(segments, padded, np.zeros(5), sigma=0.4, threshold=0.5)
+    padded = test_set(*videos, convention=Convention("pad-16")).with_segments(segments)
+    scored = padded.score(np.zeros(5), sigma=0.4, threshold=0.5)
     assert scored.stop_frame.tolist() == [24, 48, 64, 24, 48]
 
 
-def test_a_video_that_the_convention_leaves_nothing_of_is_refused():
-    videos = pd.DataFrame(
-        {"label": ["normal"], "num_frames": [15], "annotations": [()]}, index=["a"]
-    )
+def test_a_video_that_the_convention_leaves_nothing_of_is_refused(test_set):
     with pytest.raises(ManifestError, match="a: no frame of its 15 is evaluated"):
-        with_ground_truth(videos, "m.csv", Convention("cut-16"), [])
+        test_set(("a", 15, ()), convention=Convention("cut-16"))
 
 
-def test_frames_that_padding_adds_are_normal():
-    videos = pd.DataFrame(
-        {"label": ["anomalous"], "num_frames": [50], "annotations": [((40, 60),)]}, index=["a"]
-    )
-    warnings = []
-    chosen = with_ground_truth(videos, None, Convention("pad-16"), warnings)
-    assert chosen["annotations"]["a"] == ((40, 50),)
-    assert warnings == ["a: annotation ended at 60, clipped to its 50 frames"]
+def test_frames_that_padding_adds_are_normal(test_set):
+    chosen = test_set(("a", 50, ((40, 60),)), convention=Convention("pad-16"))
+    assert chosen.videos["annotations"]["a"] == ((40, 50),)
+    assert chosen.warnings == ("a: annotation ended at 60, clipped to its 50 frames",)
+
+
+def test_a_store_gives_states_to_score_and_an_evaluation(make_store):
+    test = TestSet.of_store(FeatureStore.open(make_store()))
+    states = np.concatenate(list(test.states(3)))
+    assert len(states) == len(test.segments.video)
+    # Anomalous segments are shifted in the first four features.
+    metrics = test.evaluate(1 / (1 + np.exp(4 - states[:, :4].sum(axis=1))), num_resamples=10)
+    assert metrics["smoothed"]["auc"] > 0.9
+    assert metrics["num_videos"] == len(test.videos) == 12
+
+
+def test_as_many_scores_as_segments_are_needed(make_store):
+    test = TestSet.of_store(FeatureStore.open(make_store()))
+    with pytest.raises(HiProbeError, match=r"got scores of shape \(3,\), expected one for each"):
+        test.score(np.zeros(3))

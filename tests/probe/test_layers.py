@@ -60,6 +60,16 @@ def test_samples_of_any_kind(store, labels):
     assert analyse_layers(config, num_draws=3).summary["dlsp_layer"] == 3
 
 
+def test_a_store_of_unknown_origin_is_analysed(make_store):
+    path = make_store(num_videos=40, provenance={})
+    assert analyse_layers(ProbeConfig(path), num_draws=2).summary["dlsp_layer"] == 3
+
+
+def test_a_layer_that_is_not_there_is_refused_before_the_work(store):
+    with pytest.raises(HiProbeError, match="no layer 9; it has layers 0 to 4"):
+        analyse_layers(ProbeConfig(store), tsne_layers=[9])
+
+
 def test_a_store_of_the_embedding_only_is_refused(make_store):
     with pytest.raises(HiProbeError, match="it has layer 0 only"):
         analyse_layers(ProbeConfig(make_store(num_layers=1, best_layer=0)))

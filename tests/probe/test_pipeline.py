@@ -1,12 +1,24 @@
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import hiprobe.probe
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
 from hiprobe.probe.samples import choose_videos, make_samples, temporal_bins
-from hiprobe.store import FeatureStore, Probe, StoreError, VideoRecord, write_manifest
+from hiprobe.store import (
+    FeatureStore,
+    HiProbeError,
+    ManifestError,
+    Probe,
+    StoreError,
+    VideoRecord,
+    write_manifest,
+)
 
 
 def test_the_informative_layer_is_chosen_and_the_threshold_is_equation_10(make_store):
@@ -50,6 +62,57 @@ def test_labels_of_another_manifest(make_store, tmp_path):
     write_manifest(tmp_path / "other.csv", records)
     probe = run_probe(ProbeConfig(path, manifest=tmp_path / "other.csv"))
     assert probe.training["num_samples"] == 24
+
+
+def test_a_manifest_means_what_it_means_everywhere(make_store, tmp_path):
+    """Videos that it does not list take no part, which is recorded; unknown ones are refused."""
+    path = make_store()
+    videos = FeatureStore.open(path).videos
+    records = [
+        VideoRecord(video_id, "x.mp4", row["split"], row["label"])
+        for video_id, row in videos.iloc[:16].iterrows()
+    ]
+    write_manifest(tmp_path / "some.csv", records)
+    probe = run_probe(ProbeConfig(path, manifest=tmp_path / "some.csv"))
+    assert probe.training["num_videos"] == 8
+    assert probe.training["warnings"] == [
+        "4 train videos of the store are not in some.csv and take no part, for example video-16"
+    ]
+    write_manifest(
+        tmp_path / "other.csv", [*records, VideoRecord("unknown", "x.mp4", "train", "normal")]
+    )
+    with pytest.raises(ManifestError, match="unknown: not in the store"):
+        run_probe(ProbeConfig(path, manifest=tmp_path / "other.csv"))
+
+
+def test_a_store_of_unknown_origin_is_probed(make_store, tmp_path):
+    probe = run_probe(ProbeConfig(make_store(provenance={})))
+    probe.save(tmp_path / "probe.json")
+    assert Probe.load(tmp_path / "probe.json").origin.model.weights_digest is None
+
+
+def test_the_face_for_notebooks_gives_what_the_command_gives(make_store):
+    """Choose videos and draw samples, choose a layer, fit: three calls."""
+    path = make_store()
+    store = FeatureStore.open(path)
+    samples = hiprobe.probe.draw_samples(store, num_videos=8, seed=3)
+    layer = hiprobe.probe.dlsp(hiprobe.probe.measure_layers(store, samples)).layer
+    states = samples.states(store, layer)
+    scorer = hiprobe.probe.fit_scorer("logistic", states, samples.is_anomalous)
+    probe = hiprobe.probe.run_probe(hiprobe.probe.ProbeConfig(path, num_videos=8, seed=3))
+    assert samples.video_ids == probe.training["video_ids"]
+    assert (layer, scorer.to_json()) == (probe.layer, probe.scorer)
+    with pytest.raises(HiProbeError, match="labels is 'segments', expected video or segment"):
+        hiprobe.probe.draw_samples(store, labels="segments")
+
+
+def test_the_face_is_imported_when_used():
+    code = "import sys, hiprobe.probe; print('numpy' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout == "False\n"
+    assert all(getattr(hiprobe.probe, name) for name in hiprobe.probe.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'draw_sample'"):
+        _ = hiprobe.probe.draw_sample
 
 
 def test_a_layer_that_is_not_there(make_store):

@@ -9,7 +9,13 @@ import zarr
 
 from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
-from hiprobe.store import FeatureStore, HiProbeError, StoreError
+from hiprobe.store import (
+    FeatureStore,
+    HiProbeError,
+    StoreError,
+    VideoRecord,
+    write_manifest,
+)
 from hiprobe.sweep import pipeline
 from hiprobe.sweep.pipeline import SweepConfig, run_sweep
 
@@ -113,14 +119,77 @@ def test_a_store_of_another_width_is_refused(make_store, tmp_path):
         run_sweep(grid(train, test_store=other), tmp_path / "sweep.csv")
 
 
+def test_another_dtype_is_warned_of_as_in_an_evaluation(make_store, tmp_path):
+    train = make_store(provenance={"model": {"dtype": "bfloat16"}, "manifest": {"digest": "a"}})
+    other = make_store(
+        seed=1,
+        name="other.zarr",
+        provenance={"model": {"dtype": "float16"}, "manifest": {"digest": "b"}},
+    )
+    warnings = []
+    run_sweep(grid(train, test_store=other), tmp_path / "sweep.csv", on_warning=warnings.append)
+    assert warnings == [f"{other}: model.dtype is 'float16', that of {train} is 'bfloat16'"]
+    run_probe(ProbeConfig(train)).save(tmp_path / "probe.json")
+    metrics = run_evaluate(
+        EvaluateConfig(other, tmp_path / "probe.json", tmp_path / "results", num_resamples=0)
+    )
+    assert [text for text in metrics["warnings"] if "dtype" in text]
+
+
+def test_a_store_of_another_model_is_refused(make_store, tmp_path):
+    other = make_store(name="other.zarr", provenance={"model": {"weights_digest": "sha256:1"}})
+    with pytest.raises(HiProbeError, match=r"weights_digest is 'sha256:1', that of .* is 'sha25"):
+        run_sweep(grid(make_store(), test_store=other), tmp_path / "sweep.csv")
+
+
+def test_a_store_of_unknown_origin_is_swept(make_store, tmp_path):
+    known, unknown = make_store(), make_store(name="other.zarr", provenance={})
+    assert len(run_sweep(grid(unknown), tmp_path / "own.csv")) == 3 * 4 * 2 * 2 * 2
+    warnings = []
+    run_sweep(grid(unknown, test_store=known), tmp_path / "c.csv", on_warning=warnings.append)
+    assert f"{known}: model.weights_digest is 'sha256:0', that of {unknown} is None" in warnings
+
+
+def test_videos_by_the_same_ids_of_another_manifest_are_warned_of(make_store, tmp_path):
+    train, other = make_store(), make_store(seed=1, name="other.zarr")
+    warnings = []
+    config = replace(grid(train, test_store=other), test_split="train")
+    run_sweep(config, tmp_path / "sweep.csv", on_warning=warnings.append)
+    assert [text for text in warnings if "12 of the videos have ids of training videos" in text]
+
+
+def test_a_manifest_labels_training_and_test_videos(store, tmp_path):
+    """Only the first 16 videos take part, with their own labels: 8 to train and 8 to test on."""
+    videos = FeatureStore.open(store).videos.iloc[:16]
+    write_manifest(
+        tmp_path / "m.csv",
+        [
+            VideoRecord(video_id, "x.mp4", row.split, row.label, annotations=row.annotations)
+            for video_id, row in videos.iterrows()
+        ],
+    )
+    warnings = []
+    config = grid(store, manifest=tmp_path / "m.csv")
+    table = run_sweep(config, tmp_path / "sweep.csv", on_warning=warnings.append)
+    assert table.num_videos.max() == 8
+    assert [text.split(": ")[1].split(" of")[0] for text in warnings] == [
+        "4 train videos",
+        "4 test videos",
+    ]
+
+
 def test_training_on_test_videos_is_refused(store, tmp_path):
     with pytest.raises(HiProbeError, match="both to train and to test on"):
         run_sweep(replace(grid(store), test_split="train"), tmp_path / "sweep.csv")
 
 
 def test_missing_layers_and_odd_names_are_refused(store, tmp_path):
-    with pytest.raises(HiProbeError, match="no layer 9; it has 0 to 4"):
+    with pytest.raises(HiProbeError, match="no layer 9; it has layers 0 to 4"):
         run_sweep(grid(store, layers=(9,)), tmp_path / "sweep.csv")
+    with pytest.raises(HiProbeError, match="the sweep has no layer, expected at least one"):
+        run_sweep(grid(store, layers=()), tmp_path / "sweep.csv")
+    with pytest.raises(HiProbeError, match="the sweep has no scorer with a penalty that it can"):
+        run_sweep(grid(store, scorers=("svm",), l2s=(0.0,)), tmp_path / "sweep.csv")
     with pytest.raises(HiProbeError, match=r"ends in .parquet or .csv"):
         run_sweep(grid(store), tmp_path / "sweep.txt")
 

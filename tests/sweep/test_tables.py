@@ -1,6 +1,7 @@
 """The paper's tables, from real stores."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
 from hiprobe.store import DONE, HiProbeError, PlannedVideo, StoreWriter, VideoRecord
-from hiprobe.sweep import tables
+from hiprobe.store.official import OFFICIAL_TOTALS, OfficialTotals
 from hiprobe.sweep.pipeline import SweepConfig
 from hiprobe.sweep.tables import TableConfig, ablation, cross_dataset, keyframes
 
@@ -87,9 +88,10 @@ def test_cross_dataset_goes_both_ways(make_store, tmp_path, config):
     assert made["options"]["fractions"] == [0.7]
 
 
-def make_tiny(path, keyframes, model="made-up", digest="sha256:0"):
-    provenance = {"model": {"id": model, "class": "None", "weights_digest": digest}}
-    provenance |= {"keyframes": keyframes, "prompt": "?", "manifest": {"digest": "same"}}
+def make_tiny(path, keyframes, model="made-up", digest="sha256:0", dtype="bfloat16", prompt="?"):
+    model = {"id": model, "class": "None", "weights_digest": digest, "dtype": dtype}
+    provenance = {"model": model, "keyframes": keyframes}
+    provenance |= {"prompt": prompt, "manifest": {"digest": "same"}}
     writer = StoreWriter.create(
         path, layers=range(3), num_features=2, provenance=provenance, row_block=4
     )
@@ -120,6 +122,24 @@ def test_keyframes_are_read_from_the_stores(tmp_path, config):
         keyframes([paths[1], make_tiny(tmp_path / "again.zarr", 2)], config)
     with pytest.raises(HiProbeError, match="expected one model"):
         keyframes([paths[1], make_tiny(tmp_path / "o.zarr", 4, digest="sha256:1")], config)
+    with pytest.raises(HiProbeError, match=r"prompt is '\?' and 'Why\?', expected stores that dif"):
+        keyframes([paths[1], make_tiny(tmp_path / "p.zarr", 4, prompt="Why?")], config)
+
+
+def test_another_dtype_is_noted_below_the_table(tmp_path, config):
+    stores = [make_tiny(tmp_path / f"{k}.zarr", k, dtype=d) for k, d in ((2, "float16"), (8, "?"))]
+    notes = keyframes(stores, config).notes
+    assert [note for note in notes if "model.dtype is 'float16' and '?'" in note]
+    assert "model.dtype" in (config.out / "keyframes.md").read_text()
+
+
+def test_stores_of_unknown_origin_make_tables(make_store, tmp_path, config):
+    one, other = make_store(provenance={}), make_store(seed=1, name="other.zarr", provenance={})
+    for rows in ablation([one], config).rows, cross_dataset([one, other], config).rows:
+        assert rows["auc"].between(0, 1).all()
+        assert rows["paper"].isna().all()
+    with pytest.raises(HiProbeError, match="does not say how many keyframes a segment has"):
+        keyframes([one, other], config)
 
 
 def test_other_models_make_no_pair(tmp_path, config):
@@ -131,7 +151,8 @@ def test_other_models_make_no_pair(tmp_path, config):
 
 def test_the_papers_figures_need_its_data_and_its_model(tmp_path, config, monkeypatch):
     # The tiny stores' own totals stand for UCF-Crime's: 4 videos, 288 frames, 48 anomalous.
-    monkeypatch.setitem(tables.OFFICIAL, "ucf-crime", (4, 288, 48))
+    own = OfficialTotals("UCF-Crime", 4, 288, 48)
+    monkeypatch.setitem(OFFICIAL_TOTALS, "ucf-crime", own)
     hers = make_tiny(tmp_path / "a.zarr", 8, model="OpenGVLab/InternVL2_5-8B")
     ours = make_tiny(tmp_path / "b.zarr", 8, model="tiny")
     papers = ablation([hers, ours], config).rows
@@ -139,24 +160,24 @@ def test_the_papers_figures_need_its_data_and_its_model(tmp_path, config, monkey
     row = papers.iloc[1]
     assert (row["setting"], row["paper"], row["paper_metric"]) == ("last layer", 0.8321, "auc")
     assert "83.21 (AUC)" in (config.out / "ablation.md").read_text()
-    monkeypatch.setitem(tables.OFFICIAL, "ucf-crime", (4, 288, 49))
+    monkeypatch.setitem(OFFICIAL_TOTALS, "ucf-crime", replace(own, num_anomalous_frames=49))
     assert ablation([hers], config).rows["paper"].isna().all()
 
 
 @pytest.mark.slow
 def test_stores_of_the_real_extractor_make_table_5(tmp_path, config):
-    from hiprobe.extract.backbone import BackboneConfig
     from hiprobe.demo.clips import plan_clips, write_clips
     from hiprobe.demo.model import TRAINED_MODEL
+    from hiprobe.extract.config import BackboneConfig, ExtractConfig
+    from hiprobe.extract.pipeline import extract
+    from hiprobe.extract.video import inspect_video
     from hiprobe.manifest.folder import folder_manifest
-    from hiprobe.extract.pipeline import ExtractConfig, extract
     from hiprobe.store import write_manifest
 
     write_clips(plan_clips(20, seed=0), tmp_path / "videos")
-    records, _ = folder_manifest(
-        tmp_path / "videos", annotations=tmp_path / "videos/annotations.csv"
-    )
-    write_manifest(tmp_path / "m.csv", records)
+    videos = tmp_path / "videos"
+    draft = folder_manifest(videos, annotations=videos / "annotations.csv", inspect=inspect_video)
+    write_manifest(tmp_path / "m.csv", draft.records)
     backbone = BackboneConfig(str(TRAINED_MODEL), device="cpu")
     stores = [tmp_path / f"{k}.zarr" for k in (2, 4, 8, 16)]
     for store in stores:

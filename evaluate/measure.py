@@ -1,0 +1,105 @@
+"""Everything that is measured on a scored test set: the content of ``metrics.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from hiprobe.evaluate.map_at_iou import mean_average_precision
+from hiprobe.evaluate.metrics import Ranking, equal_error_rate, pair_auc
+from hiprobe.evaluate.scored import ScoredSegments
+
+
+def measure(
+    scored: ScoredSegments,
+    num_resamples: int = 1000,
+    seed: int = 0,
+    on_variant: Callable[[str], None] = lambda name: None,
+) -> dict[str, Any]:
+    """Measure everything of `metrics.json`; what is undefined is None.
+
+    Parameters
+    ----------
+    scored : ScoredSegments
+    num_resamples : int
+        Bootstrap resamples over videos; 0 leaves the confidence intervals out.
+    seed : int
+        Of the bootstrap.
+    on_variant : callable
+        Called with each variant's name before it is measured.
+    """
+    content: dict[str, Any] = {}
+    for name, scores in scored.variants.items():
+        on_variant(name)
+        content[name] = _areas(scored.ranking(scores), num_resamples, seed)
+    return content | {
+        "controls": {name: scored.areas(scores) for name, scores in controls(scored).items()},
+        "pairs": pair_auc(scored.smoothed, scored.num_anomalous, scored.num_normal, scored.video),
+        "anomalous_videos_only": scored.areas(scored.smoothed, scored.of_anomalous_video),
+        "per_category": _per_category(scored),
+        "map_at_iou": mean_average_precision(scored),
+        "equal_error_rate": equal_error_rate(scored.ranking(scored.smoothed)),
+        "f1": scored.f1,
+        "false_alarm_rate": scored.false_alarm_rate,
+        "threshold": scored.threshold,
+        "num_videos": len(scored.videos),
+        "num_anomalous_videos": int((scored.videos["label"] == "anomalous").sum()),
+        "num_segments": len(scored.raw),
+        "num_frames": int((scored.num_anomalous + scored.num_normal).sum()),
+        "num_anomalous_frames": int(scored.num_anomalous.sum()),
+        "bootstrap": {"num_resamples": num_resamples, "seed": seed, "unit": "video"},
+    }
+
+
+def controls(scored: ScoredSegments) -> dict[str, np.ndarray]:
+    """Scores that know no content within a video, to hold a result against.
+
+    Returns
+    -------
+    dict of str to (segment,) float64
+        ``video_oracle``: 1 for every segment of a video with any anomalous frame;
+        ``video_means``: each video's mean smoothed score; ``centre_prior``: nearness of the
+        segment's middle to the middle of its video.
+    """
+    num_videos = len(scored.videos)
+    frames = scored.num_anomalous + scored.num_normal
+
+    def total(values: np.ndarray) -> np.ndarray:
+        return np.bincount(scored.video, weights=values, minlength=num_videos)
+
+    means = total(scored.smoothed * frames) / np.maximum(total(frames), 1)
+    length = scored.videos["num_frames"].to_numpy()[scored.video]
+    middle = (scored.start_frame + scored.stop_frame) / 2 / length
+    return {
+        "video_oracle": (total(scored.num_anomalous) > 0).astype(np.float64)[scored.video],
+        "video_means": means[scored.video],
+        "centre_prior": 1.0 - np.abs(2 * middle - 1.0),
+    }
+
+
+def _areas(ranking: Ranking, num_resamples: int, seed: int) -> dict[str, Any]:
+    """All three areas, each with its confidence interval."""
+    metrics = ranking.metrics()
+    if metrics is None:
+        names = ("auc", "ap", "pr_auc_trapezoid")
+        return dict.fromkeys([*names, *(f"{name}_ci" for name in names)])
+    areas: dict[str, Any] = asdict(metrics)
+    intervals = ranking.bootstrap(num_resamples, seed) if num_resamples else None
+    for name in tuple(areas):
+        areas[f"{name}_ci"] = [intervals[name].low, intervals[name].high] if intervals else None
+    return areas
+
+
+def _per_category(scored: ScoredSegments) -> dict[str, Any]:
+    """Each category's anomalous videos against all normal videos."""
+    category = scored.videos["category"].to_numpy()
+    names = sorted(set(category[scored.videos["label"] == "anomalous"]) - {""})
+    of_normal = ~scored.of_anomalous_video
+    return {
+        str(name): scored.areas(scored.smoothed, of_normal | (category == name)[scored.video])
+        | {"num_videos": int((category == name).sum())}
+        for name in names
+    }

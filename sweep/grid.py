@@ -1,0 +1,120 @@
+"""What a sweep consists of: stores and layers, few-shot draws, scorers and their penalties."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hiprobe.probe.pipeline import layers_above_0
+from hiprobe.store import FeatureStore, HiProbeError
+from hiprobe.store.localization import DEFAULT_SIGMA
+from hiprobe.store.scorers import DEFAULT_L2, SCORERS, scorer_class
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """A grid of experiments.
+
+    Attributes
+    ----------
+    stores : tuple of Path
+        To train on, one after the other; for example of several numbers of keyframes.
+    test_store : Path or None
+        To test on; None: the same one.
+    layers : tuple of int or None
+        None: all above 0.
+    scorers : tuple of str
+    l2s : tuple of float
+        Penalties; a scorer that has none takes the first.
+    fractions : tuple of float
+        Few-shot shares of the training videos.
+    num_videos : tuple of int
+        Or so many of them; if given, `fractions` do not count.
+    seeds : tuple of int
+        Of the few-shot draws.
+    kappas : tuple of float
+        κ of the threshold.
+    thresholds : tuple of float
+        Fixed thresholds, measured beside μ + κσ.
+    labels : {'video', 'segment'}
+    samples_per_video : int
+    train_split, test_split : str
+    sigma : float
+        Smoothing, in segments.
+    manifest : Path or None
+        Labels, splits and annotations from here instead of the stores'.
+    """
+
+    stores: tuple[Path, ...]
+    test_store: Path | None = None
+    layers: tuple[int, ...] | None = None
+    scorers: tuple[str, ...] = SCORERS
+    l2s: tuple[float, ...] = (DEFAULT_L2,)
+    fractions: tuple[float, ...] = (1.0,)
+    num_videos: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    kappas: tuple[float, ...] = (0.2,)
+    thresholds: tuple[float, ...] = ()
+    labels: str = "video"
+    samples_per_video: int = 1
+    train_split: str = "train"
+    test_split: str = "test"
+    sigma: float = DEFAULT_SIGMA
+    manifest: Path | None = None
+
+    def tasks(self) -> list[Task]:
+        """List all layers of all stores.
+
+        Raises
+        ------
+        HiProbeError
+            A layer is not in its store, or the grid is empty in one direction.
+        """
+        tasks = []
+        for path in self.stores:
+            store = FeatureStore.open(path)
+            layers = layers_above_0(store) if self.layers is None else self.layers
+            store.check_layers(layers)
+            tasks += [Task(path, layer) for layer in layers]
+        directions = {
+            "layer": tasks,
+            "few-shot draw": list(self.draws()),
+            "scorer with a penalty that it can have": list(self.penalised_scorers()),
+            "threshold": [*self.kappas, *self.thresholds],
+        }
+        for name, values in directions.items():
+            if not values:
+                raise HiProbeError(f"the sweep has no {name}, expected at least one.")
+        return tasks
+
+    def draws(self) -> Iterator[Draw]:
+        """All few-shot draws; every store and layer has the same."""
+        by_number = [Draw(num_videos=number) for number in self.num_videos]
+        for draw in by_number or [Draw(fraction) for fraction in self.fractions]:
+            yield from (replace(draw, seed=seed) for seed in self.seeds)
+
+    def penalised_scorers(self) -> Iterator[tuple[str, float]]:
+        """Each scorer with each penalty that means something to it."""
+        for kind in self.scorers:
+            scorer = scorer_class(kind)
+            for l2 in self.l2s if scorer.takes_penalty else self.l2s[:1]:
+                if l2 or not scorer.needs_penalty:
+                    yield kind, l2
+
+
+@dataclass(frozen=True)
+class Task:
+    """One layer of one store: the unit of work, of which the states are read once."""
+
+    store: Path
+    layer: int
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One few-shot draw: a share of each class or, if given, so many videos in all."""
+
+    fraction: float = 1.0
+    num_videos: int | None = None
+    seed: int = 0

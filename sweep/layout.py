@@ -1,0 +1,90 @@
+"""A table, ready to print and to write: Markdown and CSV to read, JSON to know how it was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+METRICS = ("auc", "ap", "localized_auc", "localized_ap", "binary_auc", "binary_ap")
+LIBRARIES = ("hiprobe", "numpy", "scipy", "scikit-learn", "zarr")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table, ready to print.
+
+    Attributes
+    ----------
+    name : str
+    rows : DataFrame
+        ``setting``, ``train``, ``test``, ``layers`` (those chosen), ``num_draws``; of each of
+        `METRICS` the mean over draws and ``…_std``; ``paper``, ``paper_metric``.
+    notes : list of str
+    """
+
+    name: str
+    rows: pd.DataFrame
+    notes: list[str]
+
+    def cells(self, metrics: Sequence[str] = METRICS) -> list[list[str]]:
+        """Header and rows as text: percent, mean ± deviation over draws."""
+        # Only the columns that tell rows apart: a terminal is narrow.
+        places: dict[str, str] = {}
+        if (self.rows["train"] != self.rows["test"]).any():
+            places = {"train": "trained on", "test": "tested on"}
+        elif self.rows["setting"].duplicated().any():
+            places = {"train": "store"}
+        names = {
+            name: name.replace("_", " ").replace("auc", "AUC").replace("ap", "AP")
+            for name in METRICS
+        }
+        header = ["setting", *places.values(), "layer", *(names[name] for name in metrics), "paper"]
+        cells = [header]
+        for _, row in self.rows.iterrows():
+            paper = row["paper_metric"]
+            cells.append(
+                [
+                    row["setting"],
+                    *(Path(row[place]).name for place in places),
+                    row["layers"],
+                    *(_percent(row[name], row[f"{name}_std"]) for name in metrics),
+                    f"{100 * row['paper']:.2f} ({names[paper]})" if paper else "",
+                ]
+            )
+        return cells
+
+    def to_markdown(self) -> str:
+        """The table and its notes."""
+        header, *rows = map(_line, self.cells())
+        rule = _line(["---"] * len(self.cells()[0]))
+        return "\n".join([header, rule, *rows, "", *(f"- {note}" for note in self.notes), ""])
+
+    def write(self, folder: Path, made_with: Mapping[str, Any]) -> None:
+        """Write ``NAME.csv``, ``NAME.md`` and ``NAME.json``; the last says how it was made."""
+        self.rows.to_csv(folder / f"{self.name}.csv", index=False)
+        (folder / f"{self.name}.md").write_text(self.to_markdown(), encoding="utf-8")
+        made = {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            **made_with,
+            "libraries": {library: version(library) for library in LIBRARIES},
+        }
+        text = json.dumps(made, indent=1, default=str, ensure_ascii=False)
+        (folder / f"{self.name}.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _line(cells: Sequence[str]) -> str:
+    """A row of Markdown."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def _percent(mean: float, std: float) -> str:
+    if pd.isna(mean):
+        return "–"
+    return f"{100 * mean:.2f}" + ("" if pd.isna(std) else f" ± {100 * std:.2f}")
