@@ -28,6 +28,7 @@ import zarr
 
 from hiprobe.demo.clips import plan_clips, write_clips
 from hiprobe.demo.model import TRAINED_MODEL
+from hiprobe.extract.video import inspect_video
 from hiprobe.manifest.folder import folder_manifest
 from hiprobe.store import write_manifest
 from hiprobe.store.journal import read_journal
@@ -47,8 +48,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_clips(plan_clips(arguments.clips, seed=6), folder / "videos")
-        records, _ = folder_manifest(folder / "videos")
-        write_manifest(folder / "manifest.csv", records)
+        draft = folder_manifest(folder / "videos", inspect=inspect_video)
+        write_manifest(folder / "manifest.csv", draft.records)
         undisturbed = folder / "undisturbed.zarr"
         _start(folder, undisturbed).wait()
         counts: Counter[str] = Counter()

@@ -21,9 +21,9 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from hiprobe.extract.backbone import DEFAULT_PROMPT
 from hiprobe.demo.captions import STYLES, caption
 from hiprobe.demo.clips import plan_clips
+from hiprobe.extract.backbone import DEFAULT_PROMPT
 from hiprobe.extract.segments import SEGMENT_FRAMES
 
 SPECIAL_TOKENS = (

@@ -14,20 +14,17 @@ import json
 import math
 import platform
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import Progress, TextColumn, TimeRemainingColumn
 from torch.nn import functional
 from torch.utils.data import DataLoader
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
-    Qwen2_5_VLVisionAttention,
-    apply_rotary_pos_emb_vision,
-)
 from transformers.utils.logging import disable_progress_bar
 
+from hiprobe.demo.equal_windows import batch_equal_windows
 from hiprobe.demo.model import TRAINED_MODEL, new_model, new_processor
 from hiprobe.demo.training_data import (
     CELLS,
@@ -45,9 +42,19 @@ WARM_UP_STEPS = 80
 VISION_STEPS = 300
 PEAK_LEARNING_RATE = 2e-3
 WEIGHTS = {"caption": 1.0, "foreground": 0.3}
+# Every so many steps the losses are kept in training.json.
+RECORDED_STEPS = 50
+
+# Is told, after each step, its number from 0 and its losses.
+OnStep = Callable[[int, dict[str, float]], None]
 
 
-def train(out: Path, num_steps: int = NUM_STEPS, seed: int = 0) -> None:
+def train(
+    out: Path,
+    num_steps: int = NUM_STEPS,
+    seed: int = 0,
+    on_step: OnStep = lambda step, losses: None,
+) -> None:
     """Train the model and write it, in 16 bit, with its processor and ``training.json``.
 
     Parameters
@@ -58,11 +65,14 @@ def train(out: Path, num_steps: int = NUM_STEPS, seed: int = 0) -> None:
         Of 32 segments.
     seed : int
         Of the initial weights and of the clips.
+    on_step : callable
+        Called after each step with its number, from 0, and its losses by name.
     """
     started = time.monotonic()
     disable_progress_bar()
     processor = new_processor()
     model = new_model(processor.tokenizer, seed).train()
+    batch_equal_windows(model)
     torch.manual_seed(seed)
     head = torch.nn.Linear(model.config.vision_config.out_hidden_size, 2 * CELLS * CELLS)
     parameters = [*model.parameters(), *head.parameters()]
@@ -70,34 +80,25 @@ def train(out: Path, num_steps: int = NUM_STEPS, seed: int = 0) -> None:
         parameters, PEAK_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _learning_rate(num_steps))
-    batches = TrainingBatches(processor, num_steps, seed)
     history = []
-    stock_forward = Qwen2_5_VLVisionAttention.forward
-    Qwen2_5_VLVisionAttention.forward = _attend_equal_chunks
-    with Progress(
-        *Progress.get_default_columns()[:-1],
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[losses]}"),
-    ) as bar:
-        task = bar.add_task("training", total=num_steps, losses="")
-        loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=8)
-        for step, batch in enumerate(loader):
-            losses = _losses(model, head, batch, with_caption=step >= VISION_STEPS)
-            optimizer.zero_grad(set_to_none=True)
-            torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum().backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            schedule.step()
-            values = {name: round(loss.item(), 4) for name, loss in losses.items()}
-            if step % 50 == 0 or step == num_steps - 1:
-                history.append({"step": step} | values)
-            bar.update(task, advance=1, losses=str(values))
-            if step % 50 == 0 and not bar.console.is_terminal:
-                print(step, values, f"{time.monotonic() - started:.0f} s", flush=True)
-    Qwen2_5_VLVisionAttention.forward = stock_forward
+    # One process draws and encodes the clips of the next steps while this one trains.
+    batches = TrainingBatches(processor, num_steps, seed)
+    loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=8)
+    for step, batch in enumerate(loader):
+        losses = _losses(model, head, batch, with_caption=step >= VISION_STEPS)
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack([WEIGHTS[name] * loss for name, loss in losses.items()]).sum().backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        values = {name: round(loss.item(), 4) for name, loss in losses.items()}
+        if _is_recorded(step, num_steps):
+            history.append({"step": step} | values)
+        on_step(step, values)
     model.half().save_pretrained(out)
     processor.save_pretrained(out)
     record = _record(model, num_steps, seed, time.monotonic() - started)
+    # Written last: a folder that has it holds a whole model.
     (out / "training.json").write_text(json.dumps(record | {"history": history}, indent=1) + "\n")
 
 
@@ -105,6 +106,7 @@ def _losses(
     model: Any, head: torch.nn.Linear, batch: dict[str, torch.Tensor], with_caption: bool
 ) -> dict[str, torch.Tensor]:
     """Caption loss (once the captions have begun) and foreground loss of one batch."""
+    # The whole model does not give its vision tokens away, so they are caught on their way.
     vision_tokens = []
     hook = model.model.visual.register_forward_hook(
         lambda module, args, output: vision_tokens.append(output.pooler_output)
@@ -134,28 +136,12 @@ def _learning_rate(num_steps: int) -> Any:
     return share_of_peak
 
 
-def _attend_equal_chunks(
-    self: Any,
-    hidden_states: torch.Tensor,
-    cu_seqlens: torch.Tensor,
-    position_embeddings: tuple[torch.Tensor, torch.Tensor],
-    **kwargs: Any,
-) -> torch.Tensor:
-    """Do what the stock attention does chunk by chunk in one call: all chunks are of one size."""
-    length, num_chunks = hidden_states.shape[0], len(cu_seqlens) - 1
-    query, key, value = (
-        self.qkv(hidden_states).reshape(length, 3, self.num_heads, -1).permute(1, 0, 2, 3).unbind(0)
-    )
-    query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
-    query, key, value = (
-        part.reshape(num_chunks, length // num_chunks, self.num_heads, -1).transpose(1, 2)
-        for part in (query, key, value)
-    )
-    attended = functional.scaled_dot_product_attention(query, key, value, scale=self.scaling)
-    return self.proj(attended.transpose(1, 2).reshape(length, -1))
+def _is_recorded(step: int, num_steps: int) -> bool:
+    return step % RECORDED_STEPS == 0 or step == num_steps - 1
 
 
 def _record(model: Any, num_steps: int, seed: int, seconds: float) -> dict[str, Any]:
+    """Tell how the model came to be, and what it has never seen."""
     return {
         "num_parameters": model.num_parameters(),
         "num_steps": num_steps,
@@ -177,7 +163,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=NUM_STEPS)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    train(arguments.out, arguments.steps, arguments.seed)
+    started = time.monotonic()
+
+    def tell(step: int, losses: dict[str, float]) -> None:
+        if _is_recorded(step, arguments.steps):
+            said = "  ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
+            seconds = time.monotonic() - started
+            print(f"step {step} of {arguments.steps}  {said}  {seconds:.0f} s", flush=True)
+
+    train(arguments.out, arguments.steps, arguments.seed, tell)
 
 
 if __name__ == "__main__":

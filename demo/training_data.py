@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from hiprobe.extract.backbone import DEFAULT_PROMPT, chat_text, process_segments
 from hiprobe.demo.captions import STYLES, caption
 from hiprobe.demo.clips import Clip, Renderer, plan_clips
 from hiprobe.demo.model import END_OF_TEXT, PROMPTS
+from hiprobe.extract.backbone import DEFAULT_PROMPT, chat_text, process_segments
 from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES, keyframe_indices
 from hiprobe.extract.video import Segment
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from hiprobe.manifest.benchmarks import ProtocolManifest, clipped, read_lengths, refuse
+from hiprobe.manifest.draft import Draft, HasLength, Inspect, clipped, read_lengths, refuse
 from hiprobe.store import HiProbeError, ManifestError, VideoRecord, merge_ranges
 from hiprobe.store.manifest import LABELS, SPLITS
 
 COLUMNS = ("video_id", "path", "split", "label", "category", "start_seconds", "stop_seconds")
 
-# A video's frames and frames per second, from the file.
-Inspect = Callable[[Path], tuple[int, float]]
 
-
-def own_data(events: Path, *, lengths: Path | None = None, inspect: Inspect) -> ProtocolManifest:
+def own_data(events: Path, *, lengths: Path | None = None, inspect: Inspect) -> Draft:
     """Build a manifest of own data from intervals in seconds, at any mix of frame rates.
 
     Parameters
@@ -29,7 +26,7 @@ def own_data(events: Path, *, lengths: Path | None = None, inspect: Inspect) -> 
     lengths : Path, optional
         CSV ``video_id,num_frames,fps``; videos that are not in it are inspected.
     inspect : callable
-        Gives a video's frames and frame rate; raises `HiProbeError`.
+        Gives the ``num_frames`` and ``fps`` of a video file; raises `HiProbeError`.
 
     Raises
     ------
@@ -41,51 +38,67 @@ def own_data(events: Path, *, lengths: Path | None = None, inspect: Inspect) -> 
     A frame is anomalous if its middle, (i + 0.5) / fps, lies in [start, stop): so intervals that
     touch in seconds touch in frames, and none counts a frame twice.
     """
-    known = read_lengths(lengths) if lengths else {}
-    problems: list[str] = []
-    warnings: list[str] = []
+    known = read_lengths(lengths)
+    rows = _rows_by_video(events)
+    records, warnings, problems = [], [], []
+    for video_id, own in rows.items():
+        path = (events.parent / own[0]["path"]).absolute()
+        try:
+            length = known[video_id] if video_id in known else inspect(path)
+        except HiProbeError as error:
+            problems.append(str(error))
+            continue
+        record, said = clipped(_record(path, own, length))
+        records.append(record)
+        warnings += said
+    refuse(events, problems, "videos")
+    warnings += [
+        f"{video_id}: has a length, but no line" for video_id in known if video_id not in rows
+    ]
+    return Draft(records, warnings)
+
+
+def _rows_by_video(events: Path) -> dict[str, list[dict[str, str]]]:
+    """Read the lines and check them, all before any video is opened."""
     rows: dict[str, list[dict[str, str]]] = {}
+    problems = []
     for line, row in _event_rows(events):
         if problem := _check_event(row, rows.get(row["video_id"], [row])[0]):
             problems.append(f"line {line}: {problem}")
         else:
             rows.setdefault(row["video_id"], []).append(row)
     refuse(events, problems, "lines")
-    records = []
-    for video_id, own in rows.items():
-        path = (events.parent / own[0]["path"]).absolute()
-        try:
-            num_frames, fps = known[video_id] if video_id in known else inspect(path)
-        except HiProbeError as error:
-            problems.append(str(error))
-            continue
-        seconds = [
-            (float(row["start_seconds"]), float(row["stop_seconds"]))
-            for row in own
-            if row["start_seconds"]
-        ]
-        annotations = merge_ranges(
-            (math.ceil(start * fps - 0.5), math.ceil(stop * fps - 0.5)) for start, stop in seconds
-        )
-        record = VideoRecord(
-            video_id,
-            str(path),
-            own[0]["split"],
-            own[0]["label"],
-            own[0]["category"],
-            tuple(one for one in annotations if one[0] < one[1]),
-            num_frames,
-            fps,
-        )
-        records.append(clipped(record, warnings))
-    refuse(events, problems, "videos")
-    warnings += [
-        f"{video_id}: has a length, but no line" for video_id in known if video_id not in rows
+    return rows
+
+
+def _record(path: Path, rows: list[dict[str, str]], length: HasLength) -> VideoRecord:
+    """Join a video's lines, its intervals in frames."""
+    seconds = [
+        (float(row["start_seconds"]), float(row["stop_seconds"]))
+        for row in rows
+        if row["start_seconds"]
     ]
-    return ProtocolManifest(records, warnings)
+    # The first frame whose middle is not before an edge: i + 0.5 >= edge * fps.
+    frames = merge_ranges(
+        (math.ceil(start * length.fps - 0.5), math.ceil(stop * length.fps - 0.5))
+        for start, stop in seconds
+    )
+    first = rows[0]
+    return VideoRecord(
+        video_id=first["video_id"],
+        path=str(path),
+        split=first["split"],
+        label=first["label"],
+        category=first["category"],
+        # An interval between the middles of two frames holds none.
+        annotations=tuple((start, stop) for start, stop in frames if start < stop),
+        num_frames=length.num_frames,
+        fps=length.fps,
+    )
 
 
 def _event_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Go through a table's lines: number and cells, with the empty ones as ''."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -116,6 +129,7 @@ def _check_event(row: dict[str, str], first: dict[str, str]) -> str:
 
 
 def _check_interval(row: dict[str, str]) -> str:
+    """Say what is wrong with a line's interval; '' if nothing is."""
     try:
         start, stop = float(row["start_seconds"]), float(row["stop_seconds"])
     except ValueError:

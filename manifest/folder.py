@@ -9,17 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hiprobe.extract.video import inspect_video
-from hiprobe.store import (
-    ManifestError,
-    VideoError,
-    VideoRecord,
-    parse_annotations,
-)
+from hiprobe.manifest.draft import VIDEO_SUFFIXES, Draft, Inspect, video_files
+from hiprobe.store import ManifestError, VideoError, VideoRecord, parse_annotations
 
-VIDEO_SUFFIXES = frozenset(
-    [".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"]
-)
 SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 NORMAL_FOLDERS = frozenset({"normal", "nofight", "normal_videos"})
 
@@ -27,11 +19,12 @@ NORMAL_FOLDERS = frozenset({"normal", "nofight", "normal_videos"})
 def folder_manifest(
     root: Path,
     *,
+    inspect: Inspect,
     annotations: Path | None = None,
     whole_video: bool = False,
     test_fraction: float = 0.3,
     seed: int = 0,
-) -> tuple[list[VideoRecord], list[str]]:
+) -> Draft:
     """List a folder's videos; labels and splits come from the folders' names.
 
     ``[train|test]/normal/*.mp4`` are normal videos, ``[train|test]/CATEGORY/*.mp4`` anomalous
@@ -40,6 +33,8 @@ def folder_manifest(
     Parameters
     ----------
     root : Path
+    inspect : callable
+        Gives the ``num_frames`` and ``fps`` of a video file; raises `VideoError`.
     annotations : Path, optional
         CSV with the columns ``video_id,annotations``.
     whole_video : bool
@@ -51,19 +46,16 @@ def folder_manifest(
 
     Returns
     -------
-    records : list of VideoRecord
-        In order of their ids: the path under `root` without its ending.
-    warnings : list of str
-        Videos that cannot be read; they are in the records, without a length.
+    Draft
+        Videos in order of their paths; an id is the path under `root` without its ending. Those
+        that cannot be read are listed without a length, and in the warnings.
 
     Raises
     ------
     ManifestError
         No such folder, no videos in it, or annotations that do not fit.
     """
-    if not root.is_dir():
-        raise ManifestError(f"{root}: no such folder.")
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+    paths = video_files(root)
     if not paths:
         raise ManifestError(f"{root}: no videos in it ({', '.join(sorted(VIDEO_SUFFIXES))}).")
     records = _assign_splits([_record(root, path) for path in paths], test_fraction, seed)
@@ -72,25 +64,28 @@ def folder_manifest(
     measured, warnings = [], []
     for record in records:
         try:
-            info = inspect_video(record.path)
+            measured.append(_measure(record, inspect, whole_video))
         except VideoError as error:
+            # It stays: `extract` will list it as failed, beside the others.
             warnings.append(str(error))
-        else:
-            record = replace(record, num_frames=info.num_frames, fps=info.fps)  # noqa: PLW2901
-            if whole_video and record.label == "anomalous" and not record.annotations:
-                record = replace(record, annotations=((0, info.num_frames),))  # noqa: PLW2901
-        measured.append(record)
-    return measured, warnings
+            measured.append(record)
+    return Draft(measured, warnings)
+
+
+def _measure(record: VideoRecord, inspect: Inspect, whole_video: bool) -> VideoRecord:
+    """Add a video's length and, if asked for, an annotation from end to end."""
+    length = inspect(Path(record.path))
+    annotations = record.annotations
+    if whole_video and record.label == "anomalous" and not annotations:
+        annotations = ((0, length.num_frames),)
+    return replace(record, num_frames=length.num_frames, fps=length.fps, annotations=annotations)
 
 
 def _record(root: Path, path: Path) -> VideoRecord:
-    folders = [folder.lower() for folder in path.relative_to(root).parts[:-1]]
-    splits = [SPLIT_FOLDERS[folder] for folder in folders if folder in SPLIT_FOLDERS]
-    names = [
-        path.relative_to(root).parts[i]
-        for i, folder in enumerate(folders)
-        if folder not in SPLIT_FOLDERS
-    ]
+    """Read a video's split and label off the folders that it lies in."""
+    folders = path.relative_to(root).parts[:-1]
+    splits = [SPLIT_FOLDERS[name.lower()] for name in folders if name.lower() in SPLIT_FOLDERS]
+    names = [name for name in folders if name.lower() not in SPLIT_FOLDERS]
     if not names:
         raise ManifestError(
             f"{path}: lies in no folder that names its label. Expected "
@@ -109,6 +104,7 @@ def _record(root: Path, path: Path) -> VideoRecord:
 def _assign_splits(
     records: Sequence[VideoRecord], test_fraction: float, seed: int
 ) -> list[VideoRecord]:
+    """Draw test videos among those whose folders name no split; the rest is for training."""
     seen: dict[str, str] = {}
     for record in records:
         if record.video_id in seen:
@@ -131,6 +127,7 @@ def _assign_splits(
 
 
 def _annotate(records: Sequence[VideoRecord], path: Path) -> list[VideoRecord]:
+    """Add the annotations of a table; one of a video that is not there is refused."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = {row["video_id"]: row["annotations"] or "" for row in csv.DictReader(file)}

@@ -11,6 +11,7 @@ from hiprobe.demo.clips import plan_clips, write_clips
 from hiprobe.demo.model import TRAINED_MODEL
 from hiprobe.manifest.folder import folder_manifest
 from hiprobe.extract.pipeline import ExtractConfig, extract
+from hiprobe.extract.video import inspect_video
 from hiprobe.store import write_manifest
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
@@ -22,8 +23,10 @@ pytestmark = pytest.mark.slow
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("notebooks")
     write_clips(plan_clips(60, seed=7), folder / "videos")
-    records, _ = folder_manifest(folder / "videos", annotations=folder / "videos/annotations.csv")
-    write_manifest(folder / "manifest.csv", records)
+    draft = folder_manifest(
+        folder / "videos", inspect=inspect_video, annotations=folder / "videos/annotations.csv"
+    )
+    write_manifest(folder / "manifest.csv", draft.records)
     backbone = BackboneConfig(str(TRAINED_MODEL), device="cpu")
     extract(ExtractConfig(folder / "manifest.csv", folder / "features.zarr", backbone))
     return folder / "features.zarr"

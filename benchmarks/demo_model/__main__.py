@@ -11,40 +11,19 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.demo_model.captions import describe_unseen_clips
+from benchmarks.demo_model.described import describe_unseen_clips
 from benchmarks.demo_model.document import write_document
-from benchmarks.demo_model.stores import FEATURES, make_manifests, make_stores
-from benchmarks.demo_model.study import Draw, run_draw, test_set
+from benchmarks.demo_model.experiments import Experiment, run_experiments
+from benchmarks.demo_model.stores import make_manifests, make_stores
 from hiprobe.demo.model import TRAINED_MODEL
-from hiprobe.demo.training_data import HELD_OUT_EVENTS, TRAINED_EVENTS
-from hiprobe.store import FeatureStore
 
 NUM_CLIPS = 240
-FEW_SHOT_VIDEOS = 24
 NUM_CAPTIONS = 600
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A question, and what each kind of features answers.
-
-    Attributes
-    ----------
-    name, title, text : str
-    draws : dict of str to list of Draw
-        By features, one a seed.
-    """
-
-    name: str
-    title: str
-    text: str
-    draws: dict[str, list[Draw]]
 
 
 def main() -> None:
@@ -66,91 +45,6 @@ def main() -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(_figures(experiments), indent=1) + "\n")
     print(f"wrote {arguments.out / 'demo-model.md'} and {out}")
-
-
-def run_experiments(
-    stores: dict[str, dict[str, FeatureStore]], seeds: Sequence[int]
-) -> list[Experiment]:
-    """Run all experiments that the footage allows."""
-    generated = stores["generated"]["trained"].videos
-    pool = generated[generated["split"] == "train"]
-    known = pool[pool["category"].isin(["", *TRAINED_EVENTS])]
-    few = f"{FEW_SHOT_VIDEOS} of {len(pool)} training clips a draw"
-    num_test = int((generated["split"] == "test").sum())
-    test_ids = list(generated.index[generated["split"] == "test"])
-
-    def on_clips(labels: pd.Series, categories: Sequence[str] | None) -> dict[str, list[Draw]]:
-        fraction = FEW_SHOT_VIDEOS / len(labels)
-        return {
-            name: [
-                run_draw(
-                    store,
-                    labels,
-                    fraction,
-                    seed,
-                    test_set(store, test_ids),
-                    categories=categories,
-                )
-                for seed in seeds
-            ]
-            for name, store in stores["generated"].items()
-        }
-
-    experiments = [
-        Experiment(
-            "generated",
-            "Generated clips, all kinds of anomalies",
-            f"{few}; tested on {num_test} others, {len(TRAINED_EVENTS) + len(HELD_OUT_EVENTS)} "
-            "kinds.",
-            on_clips(pool["label"], None),
-        ),
-        Experiment(
-            "generated_unseen",
-            "Generated clips, kinds that neither the model nor the probe has seen",
-            f"{FEW_SHOT_VIDEOS} of {len(known)} training clips without "
-            f"{' and '.join(HELD_OUT_EVENTS)} "
-            "a draw; tested on the normal clips and on these two kinds.",
-            on_clips(known["label"], HELD_OUT_EVENTS),
-        ),
-    ]
-    if "fights" not in stores:
-        return experiments
-    fights = stores["fights"]["trained"].videos["label"]
-    experiments.append(
-        Experiment(
-            "fights",
-            "Real fights",
-            f"Half of the {len(fights)} clips a draw; tested on the other half.",
-            {
-                name: [run_draw(store, fights, 0.5, seed) for seed in seeds]
-                for name, store in stores["fights"].items()
-            },
-        )
-    )
-    for train, text in (("fights", "the real fights"), ("generated", "generated clips")):
-        experiments.append(
-            Experiment(
-                f"ucf_crime_from_{train}",
-                f"Six UCF-Crime test videos, probe trained on {text}",
-                f"{FEW_SHOT_VIDEOS} clips a draw; tested on all frames of the six videos.",
-                {
-                    name: [_draw_on_ucf(stores, train, name, seed) for seed in seeds]
-                    for name in FEATURES
-                },
-            )
-        )
-    return experiments
-
-
-def _draw_on_ucf(
-    stores: dict[str, dict[str, FeatureStore]], train: str, features: str, seed: int
-) -> Draw:
-    store, target = stores[train][features], stores["ucf_crime"][features]
-    labels = store.videos["label"]
-    if train == "generated":
-        labels = labels[store.videos["split"] == "train"]
-    fraction = FEW_SHOT_VIDEOS / len(labels)
-    return run_draw(store, labels, fraction, seed, test_set(target, list(target.videos.index)))
 
 
 def _figures(experiments: Sequence[Experiment]) -> dict[str, float]:

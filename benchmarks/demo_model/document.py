@@ -6,19 +6,16 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from benchmarks.demo_model.captions import Described
+from benchmarks.demo_model.described import Described
+from benchmarks.demo_model.experiments import Experiment
 from benchmarks.demo_model.study import Draw
 from hiprobe.demo.model import TRAINED_MODEL
 from hiprobe.demo.training_data import HELD_OUT_EVENTS
-
-if TYPE_CHECKING:
-    from benchmarks.demo_model.__main__ import Experiment
 
 # What stands above this line in the document is written by hand, and kept.
 MARKER = "<!-- Everything below is written by `make bench-demo-model`. -->"

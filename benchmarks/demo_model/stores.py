@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from hiprobe.manifest.benchmarks import ucf_crime
-from hiprobe.extract.backbone import BackboneConfig
 from hiprobe.demo.clips import plan_clips, write_clips
 from hiprobe.demo.model import TRAINED_MODEL, build_random_model
-from hiprobe.manifest.folder import folder_manifest
+from hiprobe.extract.backbone import BackboneConfig
 from hiprobe.extract.pipeline import ExtractConfig, extract
 from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES, segment_ranges
 from hiprobe.extract.video import SegmentReader, inspect_video
+from hiprobe.manifest.benchmarks import ucf_crime
+from hiprobe.manifest.folder import folder_manifest
 from hiprobe.store import (
     DONE,
     FeatureStore,
@@ -40,16 +40,16 @@ def make_manifests(folder: Path, shared_data: Path, num_clips: int) -> dict[str,
     clips = folder / f"clips-{num_clips}"
     if not (clips / "annotations.csv").exists():
         write_clips(plan_clips(num_clips, CLIPS_SEED), clips)
-    records, _ = folder_manifest(clips, annotations=clips / "annotations.csv")
-    write_manifest(manifests["generated"], records)
+    draft = folder_manifest(clips, inspect=inspect_video, annotations=clips / "annotations.csv")
+    write_manifest(manifests["generated"], draft.records)
     videos, annotations = shared_data / "videos", shared_data / "annotations"
     if videos.is_dir():
         manifests["fights"] = folder / "fights.csv"
-        records, _ = folder_manifest(videos / "fights", whole_video=True)
-        write_manifest(manifests["fights"], records)
+        draft = folder_manifest(videos / "fights", inspect=inspect_video, whole_video=True)
+        write_manifest(manifests["fights"], draft.records)
         manifests["ucf_crime"] = folder / "ucf_crime.csv"
-        protocol = ucf_crime(annotations / "ucf_crime_temporal.txt", root=videos / "ucf_crime_test")
-        write_manifest(manifests["ucf_crime"], protocol.records)
+        draft = ucf_crime(annotations / "ucf_crime_temporal.txt", root=videos / "ucf_crime_test")
+        write_manifest(manifests["ucf_crime"], draft.records)
     return manifests
 
 

@@ -16,8 +16,8 @@ from hiprobe.demo.clips import (
     render_frames,
     write_clips,
 )
-from hiprobe.manifest.folder import folder_manifest
 from hiprobe.extract.video import inspect_video
+from hiprobe.manifest.folder import folder_manifest
 from hiprobe.store import format_annotations
 
 
@@ -143,10 +143,12 @@ def test_the_folder_makes_a_manifest(tmp_path):
     with (tmp_path / "annotations.csv").open(newline="") as file:
         rows = {row["video_id"]: row["annotations"] for row in csv.DictReader(file)}
     assert rows == {c.video_id: format_annotations(c.annotations) for c in clips if c.category}
-    records, warnings = folder_manifest(tmp_path, annotations=tmp_path / "annotations.csv")
-    assert warnings == []
+    draft = folder_manifest(
+        tmp_path, inspect=inspect_video, annotations=tmp_path / "annotations.csv"
+    )
+    assert draft.warnings == []
     planned = {c.video_id: (c.split, c.label, c.category, c.annotations) for c in clips}
-    read = {r.video_id: (r.split, r.label, r.category, r.annotations) for r in records}
+    read = {r.video_id: (r.split, r.label, r.category, r.annotations) for r in draft.records}
     assert read == planned
 
 

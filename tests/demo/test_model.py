@@ -7,18 +7,11 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
-from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLVisionAttention
 
-from hiprobe.extract.backbone import (
-    DEFAULT_PROMPT,
-    Backbone,
-    BackboneConfig,
-    chat_text,
-    process_segments,
-)
 from hiprobe.demo import train as train_module
 from hiprobe.demo.captions import STYLES, caption, seen_events, verb
 from hiprobe.demo.clips import ANOMALOUS_EVENTS, Renderer, plan_clips
+from hiprobe.demo.equal_windows import batch_equal_windows
 from hiprobe.demo.model import TRAINED_MODEL, new_processor
 from hiprobe.demo.training_data import (
     CLIPS_PER_BATCH,
@@ -29,6 +22,13 @@ from hiprobe.demo.training_data import (
     TrainingBatches,
     draw_sample,
     draw_samples,
+)
+from hiprobe.extract.backbone import (
+    DEFAULT_PROMPT,
+    Backbone,
+    BackboneConfig,
+    chat_text,
+    process_segments,
 )
 from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES, keyframe_indices
 from hiprobe.extract.video import Segment
@@ -144,22 +144,37 @@ def test_a_training_batch_follows_from_its_index():
         TrainingBatches(processor, 2, seed=5)[2]
 
 
-def test_attention_over_equal_chunks_is_the_stock_attention(model):
+def test_attention_over_equal_windows_is_the_stock_attention(model):
     batch = TrainingBatches(new_processor(), 1, seed=0)[0]
     pixels, grid = batch["pixel_values_videos"], batch["video_grid_thw"]
+    ours = AutoModelForImageTextToText.from_pretrained(TRAINED_MODEL, dtype=torch.float32).eval()
+    batch_equal_windows(ours)
     with torch.inference_mode():
         stock = model.model.visual(pixels, grid_thw=grid).pooler_output
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Qwen2_5_VLVisionAttention, "forward", train_module._attend_equal_chunks)
-            ours = model.model.visual(pixels, grid_thw=grid).pooler_output
-    torch.testing.assert_close(ours, stock, rtol=1e-4, atol=1e-4)
+        batched = ours.model.visual(pixels, grid_thw=grid).pooler_output
+    torch.testing.assert_close(batched, stock, rtol=1e-4, atol=1e-4)
+    assert model.config.vision_config._attn_implementation == "sdpa"
+
+
+def test_windows_of_different_sizes_are_refused():
+    model = AutoModelForImageTextToText.from_pretrained(TRAINED_MODEL, dtype=torch.float32).eval()
+    batch_equal_windows(model)
+    # 12 x 8 patches: windows of 8 x 8 and of 4 x 8.
+    grid = torch.tensor([[1, 12, 8]])
+    pixels = torch.zeros(96, model.model.visual.patch_embed.proj.weight[0].numel())
+    with pytest.raises(ValueError, match="2 windows of up to 64 positions hold 96: not equal"):
+        model.model.visual(pixels, grid_thw=grid)
 
 
 @pytest.mark.slow
 def test_training_learns_and_writes_a_model_that_extract_takes(tmp_path, monkeypatch):
     monkeypatch.setattr(train_module, "VISION_STEPS", 4)
     monkeypatch.setattr(train_module, "WARM_UP_STEPS", 4)
-    train_module.train(tmp_path / "model", num_steps=12, seed=7)
+    steps = []
+    train_module.train(
+        tmp_path / "model", num_steps=12, seed=7, on_step=lambda step, losses: steps.append(step)
+    )
+    assert steps == list(range(12))
     record = json.loads((tmp_path / "model/training.json").read_text())
     first, last = record["history"][0], record["history"][-1]
     assert last["foreground"] < 0.8 * first["foreground"]

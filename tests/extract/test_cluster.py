@@ -16,6 +16,7 @@ from hiprobe.demo.clips import plan_clips, write_clips
 from hiprobe.demo.model import build_random_model
 from hiprobe.manifest.folder import folder_manifest
 from hiprobe.extract.pipeline import ExtractConfig, extract
+from hiprobe.extract.video import inspect_video
 from hiprobe.store import FeatureStore, HiProbeError, write_manifest
 from hiprobe.store.journal import read_journal
 from hiprobe.store.verify import verify
@@ -28,8 +29,8 @@ def job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cluster")
     write_clips(plan_clips(10, seed=5), folder / "videos")
     (folder / "videos/test/normal/broken.mp4").write_text("no video")
-    records, _ = folder_manifest(folder / "videos")
-    write_manifest(folder / "manifest.csv", records)
+    draft = folder_manifest(folder / "videos", inspect=inspect_video)
+    write_manifest(folder / "manifest.csv", draft.records)
     return ExtractConfig(
         manifest=folder / "manifest.csv",
         store=folder / "whole.zarr",

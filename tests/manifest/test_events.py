@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hiprobe.cli.manifest import _inspect
+from hiprobe.extract.video import inspect_video
 from hiprobe.manifest.events import own_data
 from hiprobe.store import ManifestError, read_manifest, write_manifest
 
@@ -98,11 +98,11 @@ def test_wrong_lines_are_listed_all_at_once(tmp_path):
 def test_lengths_come_from_the_videos_themselves(tmp_path, make_video):
     make_video("v.mp4", num_frames=50, fps=25)
     (tmp_path / "events.csv").write_text(HEADER + "v,v.mp4,test,anomalous,,0.4,0.8\n")
-    (record,) = own_data(tmp_path / "events.csv", inspect=_inspect).records
+    (record,) = own_data(tmp_path / "events.csv", inspect=inspect_video).records
     assert (record.num_frames, record.fps, record.annotations) == (50, 25.0, ((10, 20),))
     (tmp_path / "events.csv").write_text(HEADER + "w,w.mp4,test,normal,,,\n")
     with pytest.raises(ManifestError, match=r"1 wrong videos:\n  .*w.mp4: no such file"):
-        own_data(tmp_path / "events.csv", inspect=_inspect)
+        own_data(tmp_path / "events.csv", inspect=inspect_video)
 
 
 def test_what_is_no_table_says_so(tmp_path):

@@ -1,17 +1,17 @@
 """Writes demo_model_states.npz: one segment's keyframes, and its states by the demo's model.
 
 Run it, after training the model again, from the repository's root:
-``python tests/extract/golden/make_demo_model_states.py``.
+``python tests/demo/golden/make_demo_model_states.py``.
 """
 
 from pathlib import Path
 
 import numpy as np
 
-from hiprobe.extract.backbone import Backbone, BackboneConfig
 from hiprobe.demo.clips import Renderer, plan_clips
 from hiprobe.demo.model import TRAINED_MODEL
 from hiprobe.demo.training_data import draw_sample
+from hiprobe.extract.backbone import Backbone, BackboneConfig
 
 OUT = Path(__file__).with_name("demo_model_states.npz")
 

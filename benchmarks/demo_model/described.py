@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from hiprobe.extract.backbone import DEFAULT_PROMPT, chat_text, process_segments
 from hiprobe.demo.captions import NOTHING, STYLES, caption, seen_events, verb
 from hiprobe.demo.clips import ANOMALOUS_EVENTS, Renderer, plan_clips
 from hiprobe.demo.training_data import Sample, draw_sample
+from hiprobe.extract.backbone import DEFAULT_PROMPT, chat_text, process_segments
 from hiprobe.extract.segments import SEGMENT_FRAMES
 
 # Neither the demo's clips, nor the study's, nor any that the model was trained on.
