@@ -53,6 +53,7 @@ def layers(
         seed=seed,
         manifest=manifest,
     )
+    warnings: list[str] = []
     with progress("layers") as on_layer:
         tables = analyse_layers(
             config,
@@ -60,9 +61,10 @@ def layers(
             draw_fraction=draw_fraction,
             tsne_layers=tsne,
             on_layer=on_layer,
+            on_warning=warnings.append,
         )
     written = write_analysis(tables, out)
-    warn(tables.summary.get("warnings", ()))
+    warn(warnings)
     _print_analysis(tables, written)
 
 

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from hiprobe.cli import compare, explain, options, table
 from hiprobe.cli.main import app
+from hiprobe.store import FeatureStore, format_annotations
 from hiprobe.store.scorers import SCORERS
 
 
@@ -152,3 +153,21 @@ def test_brackets_and_colons_in_paths_are_printed_as_they_are(make_store, tmp_pa
         assert result.exit_code == 0, result.output
         assert folder.name in result.output, arguments
     assert Path(folder / "results/report.html").exists()
+
+
+def test_manifest_leaves_out_and_warns_alike_in_every_command(make_store, tmp_path):
+    store, manifest, probe = make_store(), tmp_path / "m.csv", tmp_path / "probe.json"
+    videos = FeatureStore.open(store).videos.iloc[:18]
+    lines = [
+        f"{name},{row.path},{row.split},{row.label},{format_annotations(row.annotations)}"
+        for name, row in videos.iterrows()
+    ]
+    manifest.write_text("\n".join(["video_id,path,split,label,annotations", *lines]) + "\n")
+    for command, left_out in (
+        (["probe", store, probe], "2 train"),
+        (["layers", store, tmp_path / "layers", "--draws", "2"], "2 train"),
+        (["evaluate", store, probe, tmp_path / "results", "--resamples", "0"], "4 test"),
+    ):
+        result = run(*command, "--manifest", manifest)
+        assert result.exit_code == 0, result.output
+        assert f"warning: {left_out} videos of the store are not in m.csv" in said(result)
