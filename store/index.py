@@ -1,73 +1,150 @@
-"""What a store holds, as plain numpy arrays: the plan from Zarr, the progress from the journal."""
+"""What a store holds: the plan from Zarr, the progress from the journal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import zarr
 
 from hiprobe.store.errors import StoreError
 from hiprobe.store.journal import read_journal
-from hiprobe.store.schema import DONE, JOURNAL, ROW_ARRAYS, VIDEO_ARRAYS
+from hiprobe.store.manifest import parse_annotations
+from hiprobe.store.schema import DONE, JOURNAL, REPLACED, ROW_ARRAYS, VIDEO_ARRAYS
+
+TEXT_COLUMNS = ("path", "split", "label", "category")
+OUTCOME_COLUMNS = ("num_frames", "fps", "num_segments", "status", "error")
+SEGMENT_COLUMNS = ("segment", "start_frame", "stop_frame")
 
 
-@dataclass
 class StoreIndex:
-    """The index arrays of a store, with the journal's entries applied.
+    """The plan of a store with the journal's entries applied; videos are known by their position.
 
-    Attributes
+    Parameters
     ----------
     videos : dict of str to (video,) array
-        The arrays along ``video``, by name.
+        The arrays along ``video``, by name; kept and changed.
     rows : dict of str to (row,) array
-        The arrays along ``row``, by name, padding rows included.
-    committed_blocks : dict of int to set of int
-        Blocks written so far, by video index.
+        The arrays along ``row``, by name, padding rows included; kept and changed.
     """
 
-    videos: dict[str, np.ndarray]
-    rows: dict[str, np.ndarray]
-    committed_blocks: dict[int, set[int]] = field(default_factory=dict)
+    def __init__(self, videos: dict[str, np.ndarray], rows: dict[str, np.ndarray]) -> None:
+        self._videos = videos
+        self._rows = rows
+        self._committed: defaultdict[int, set[int]] = defaultdict(set)
+
+    @property
+    def videos(self) -> Mapping[str, np.ndarray]:
+        """Going away: use the methods."""
+        return MappingProxyType(self._videos)
+
+    @property
+    def committed_blocks(self) -> Mapping[int, set[int]]:
+        """Going away: use `committed`."""
+        return MappingProxyType(self._committed)
 
     @property
     def num_videos(self) -> int:
         """Videos in the plan, whatever their status."""
-        return len(self.videos["video_id"])
+        return len(self._videos["video_id"])
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in the plan, padding included."""
+        return len(self._rows["video"])
 
     def positions(self) -> dict[str, int]:
-        """Index of each video by its id; of a video that was planned again, the last."""
-        return {video_id: i for i, video_id in enumerate(self.videos["video_id"])}
+        """Position of each video by its id; of a video that was planned again, the last."""
+        return {video_id: i for i, video_id in enumerate(self._videos["video_id"])}
+
+    def video_id(self, video: int) -> str:
+        """Id of a video."""
+        return str(self._videos["video_id"][video])
+
+    def status(self, video: int) -> str:
+        """One of `pending`, `done`, `failed`, `replaced`."""
+        return str(self._videos["status"][video])
+
+    def error(self, video: int) -> str:
+        """Why it failed, or a note on a finished one; may be empty."""
+        return str(self._videos["error"][video])
+
+    def num_segments(self, video: int) -> int:
+        """Real rows of a video: as planned, and once it is done, as decoded."""
+        return int(self._videos["num_segments"][video])
+
+    def num_frames(self, video: int) -> int:
+        """Length in frames: as announced, and once it is done, as decoded."""
+        return int(self._videos["num_frames"][video])
+
+    def fps(self, video: int) -> float:
+        """Frames per second; NaN where unknown."""
+        return float(self._videos["fps"][video])
 
     def video_rows(self, video: int) -> slice:
         """Real rows of a video: one per segment, without the padding."""
-        first = int(self.videos["first_row"][video])
-        return slice(first, first + int(self.videos["num_segments"][video]))
+        first = int(self._videos["first_row"][video])
+        return slice(first, first + self.num_segments(video))
 
-    def done_videos(self) -> np.ndarray:
-        """Indices of the finished videos, ascending."""
-        return np.flatnonzero(self.videos["status"] == DONE)
+    def done_videos(self) -> list[int]:
+        """Positions of the finished videos, ascending."""
+        return [int(video) for video in np.flatnonzero(self._videos["status"] == DONE)]
 
-    def finish(self, video: int, entry: dict[str, Any]) -> None:
-        """Apply a journal's ``video`` entry: the video is done, or has failed."""
+    def real_rows(self) -> np.ndarray:
+        """Numbers of all finished videos' rows, ascending: (segment,) int64."""
+        slices = [self.video_rows(video) for video in self.done_videos()]
+        return np.concatenate([np.arange(0), *(np.arange(s.start, s.stop) for s in slices)])
+
+    def committed(self, video: int) -> int:
+        """Number of a video's committed blocks; blocks are written in order: the first ones."""
+        return len(self._committed.get(video, ()))
+
+    def is_committed(self, video: int, block: int) -> bool:
+        """Whether a journal says that this block of a video is on the disk."""
+        return block in self._committed.get(video, ())
+
+    def commit(self, video: int, block: int) -> None:
+        """Apply a journal's ``block`` entry."""
+        self._committed[video].add(block)
+
+    def finish(self, video: int, entry: Mapping[str, Any]) -> None:
+        """Apply a journal's ``video`` entry: the video is done, has failed, or is set aside."""
         for name in ("status", "error", "num_frames", "fps"):
-            self.videos[name][video] = entry[name]
+            self._videos[name][video] = entry[name]
         if entry["status"] != DONE:
             return
-        rows = self.video_rows(video)
-        self.rows["valid"][rows] = True
-        np.minimum(
-            self.rows["stop_frame"][rows],
-            entry["num_frames"],
-            out=self.rows["stop_frame"][rows],
-        )
+        rows, num_frames = self.video_rows(video), entry["num_frames"]
+        stop_frame = self._rows["stop_frame"][rows]
+        np.minimum(stop_frame, num_frames, out=stop_frame)
         # Fewer frames decoded than the container promised: rows without a frame stay invalid.
-        num_segments = int(np.count_nonzero(self.rows["start_frame"][rows] < entry["num_frames"]))
-        self.rows["valid"][rows.start + num_segments : rows.stop] = False
-        self.videos["num_segments"][video] = num_segments
+        num_segments = int(np.count_nonzero(self._rows["start_frame"][rows] < num_frames))
+        self._rows["valid"][rows] = np.arange(rows.stop - rows.start) < num_segments
+        self._videos["num_segments"][video] = num_segments
+
+    def video_table(self) -> pd.DataFrame:
+        """One row a video that is not replaced, indexed by ``video_id``; see `FeatureStore`."""
+        table = pd.DataFrame(
+            {name: self._videos[name] for name in (*TEXT_COLUMNS, *OUTCOME_COLUMNS)},
+            index=pd.Index(self._videos["video_id"], name="video_id"),
+        )
+        table["annotations"] = [*map(parse_annotations, self._videos["annotations"])]
+        return table[table["status"] != REPLACED]
+
+    def segment_table(self) -> pd.DataFrame:
+        """One row a segment of a finished video, in row order; see `FeatureStore`."""
+        rows = self.real_rows()
+        columns = {"video_id": self._videos["video_id"][self._rows["video"][rows]]}
+        return pd.DataFrame(columns | {name: self._rows[name][rows] for name in SEGMENT_COLUMNS})
+
+    def arrays(self) -> Iterator[tuple[str, np.ndarray]]:
+        """All index arrays by name, as they are to be sealed."""
+        yield from self._videos.items()
+        yield from self._rows.items()
 
 
 def read_index(path: Path, group: zarr.Group) -> StoreIndex:
@@ -76,24 +153,12 @@ def read_index(path: Path, group: zarr.Group) -> StoreIndex:
     Raises
     ------
     StoreError
-        An index array is missing or shorter than the store says.
+        An index array is missing or shorter than the store says, or a journal is of another plan.
     """
-    lengths = {"video": group.attrs["num_videos"], "row": group.attrs["num_rows"]}
-
-    def read(names: Sequence[str], dim: str) -> dict[str, np.ndarray]:
-        arrays = {}
-        for name in names:
-            if name not in group:
-                raise StoreError(f"{path}: damaged: the array {name!r} is missing")
-            array = np.asarray(group[name][: lengths[dim]])  # type: ignore[index]
-            if len(array) != lengths[dim]:
-                raise StoreError(
-                    f"{path}: damaged: {name!r} has {len(array)} entries, expected {lengths[dim]}"
-                )
-            arrays[name] = array.astype(object) if array.dtype.kind == "T" else array.copy()
-        return arrays
-
-    index = StoreIndex(read(VIDEO_ARRAYS, "video"), read(ROW_ARRAYS, "row"))
+    index = StoreIndex(
+        _read_arrays(path, group, VIDEO_ARRAYS, int(group.attrs["num_videos"])),  # type: ignore[arg-type]
+        _read_arrays(path, group, ROW_ARRAYS, int(group.attrs["num_rows"])),  # type: ignore[arg-type]
+    )
     for entry in read_journal(path / JOURNAL):
         video = entry["video"]
         if not 0 <= video < index.num_videos:
@@ -103,7 +168,24 @@ def read_index(path: Path, group: zarr.Group) -> StoreIndex:
                 "again; else restore it from a copy."
             )
         if entry["event"] == "block":
-            index.committed_blocks.setdefault(video, set()).add(entry["block"])
+            index.commit(video, entry["block"])
         else:
             index.finish(video, entry)
     return index
+
+
+def _read_arrays(
+    path: Path, group: zarr.Group, names: Sequence[str], length: int
+) -> dict[str, np.ndarray]:
+    """Read the first `length` entries of index arrays; what lies beyond is no part of the store."""
+    arrays = {}
+    for name in names:
+        if name not in group:
+            raise StoreError(f"{path}: damaged: the array {name!r} is missing")
+        array = np.asarray(group[name][:length])  # type: ignore[index]
+        if len(array) != length:
+            raise StoreError(
+                f"{path}: damaged: {name!r} has {len(array)} entries, expected {length}"
+            )
+        arrays[name] = array.astype(object) if array.dtype.kind == "T" else array.copy()
+    return arrays

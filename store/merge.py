@@ -65,10 +65,10 @@ def merge(
     with _open(out, stores, parts) as writer:
         new = [v for v in owners if v not in writer.index.positions()]
         writer.add_videos([_plan(owners[video_id], video_id) for video_id in new])
-        positions, status = writer.index.positions(), writer.index.videos["status"]
+        positions = writer.index.positions()
         for done, (video_id, store) in enumerate(owners.items()):
             on_video(done, len(owners))
-            if status[positions[video_id]] != DONE:
+            if writer.index.status(positions[video_id]) != DONE:
                 write_video(
                     writer,
                     positions[video_id],

@@ -16,7 +16,6 @@ import zarr
 from hiprobe.store import schema, shards
 from hiprobe.store.errors import StoreError
 from hiprobe.store.index import StoreIndex, read_index
-from hiprobe.store.manifest import parse_annotations
 from hiprobe.store.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -129,23 +128,7 @@ class FeatureStore:
         Columns: path, split, label, category, num_frames, fps, num_segments, status, error,
         annotations (a tuple of half-open frame ranges).
         """
-        columns = (
-            "path",
-            "split",
-            "label",
-            "category",
-            "num_frames",
-            "fps",
-            "num_segments",
-            "status",
-            "error",
-        )
-        table = pd.DataFrame(
-            {name: self._index.videos[name] for name in columns},
-            index=pd.Index(self._index.videos["video_id"], name="video_id"),
-        )
-        table["annotations"] = [*map(parse_annotations, self._index.videos["annotations"])]
-        return table[table["status"] != schema.REPLACED]
+        return self._index.video_table()
 
     @cached_property
     def segments(self) -> pd.DataFrame:
@@ -153,17 +136,7 @@ class FeatureStore:
 
         Columns: video_id, segment, start_frame, stop_frame.
         """
-        rows = self._real_rows
-        video = self._index.rows["video"][rows]
-        return pd.DataFrame(
-            {
-                "video_id": self._index.videos["video_id"][video],
-                **{
-                    name: self._index.rows[name][rows]
-                    for name in ("segment", "start_frame", "stop_frame")
-                },
-            }
-        )
+        return self._index.segment_table()
 
     def layer(self, layer: int, videos: Iterable[str] | None = None) -> np.ndarray:
         """Read one layer's states of all segments, or of some videos' segments.
@@ -214,15 +187,15 @@ class FeatureStore:
             Consecutive videos and their states; one after the other, they are `layer`'s.
         """
         wanted = self._done if videos is None else self._video_indices(videos)
-        names, counts = self._index.videos["video_id"], self._index.videos["num_segments"]
         group: list[str] = []
         num_rows = 0
         for video in wanted:
-            if group and num_rows + counts[video] > max_rows:
+            count = self._index.num_segments(video)
+            if group and num_rows + count > max_rows:
                 yield group, self.layer(layer, group)
                 group, num_rows = [], 0
-            group.append(names[video])
-            num_rows += counts[video]
+            group.append(self._index.video_id(video))
+            num_rows += count
         if group:
             yield group, self.layer(layer, group)
 
@@ -324,8 +297,7 @@ class FeatureStore:
 
     @cached_property
     def _real_rows(self) -> np.ndarray:
-        slices = [self._index.video_rows(video) for video in self._done]
-        return np.concatenate([np.arange(0), *(np.arange(s.start, s.stop) for s in slices)])
+        return self._index.real_rows()
 
     def _lazy_states(self) -> Array:
         import dask.array
@@ -343,7 +315,7 @@ class FeatureStore:
         for video_id in video_ids:
             if video_id not in position:
                 raise StoreError(f"{self.path}: no video {video_id!r}. `.videos` lists them.")
-            status = self._index.videos["status"][position[video_id]]
+            status = self._index.status(position[video_id])
             if status != schema.DONE:
                 raise StoreError(f"{self.path}: video {video_id!r} is {status}: it has no states.")
             wanted.append(position[video_id])
@@ -378,9 +350,9 @@ class FeatureStore:
         missing = np.isnan(states[..., 0])
         if not missing.any():
             return
-        counts = self._index.videos["num_segments"]
-        owners = np.concatenate([np.full(counts[video], video) for video in videos])
-        video_id = self._index.videos["video_id"][owners[np.argwhere(missing)[0, -1]]]
+        counts = {video: self._index.num_segments(video) for video in videos}
+        owners = np.concatenate([np.full(count, video) for video, count in counts.items()])
+        video_id = self._index.video_id(owners[np.argwhere(missing)[0, -1]])
         raise StoreError(
             f"{self.path}: damaged: states of video {video_id!r} are missing. "
             "Restore the folder from a copy, or extract again to another store."

@@ -58,11 +58,11 @@ def verify(
     problems, num_blocks, num_bytes = [], 0, 0
     for count, video in enumerate(done):
         on_video(count, len(done))
-        for block, rows in enumerate(_blocks(index, int(video), row_block)):
+        for block, rows in enumerate(_blocks(index, video, row_block)):
             num_blocks += 1
             number = rows.start // row_block
-            where = f"{index.videos['video_id'][video]}, segments {block * row_block} on"
-            if block not in index.committed_blocks.get(int(video), ()):
+            where = f"{index.video_id(video)}, segments {block * row_block} on"
+            if not index.is_committed(video, block):
                 problems.append(f"{where}: no journal says that this block was committed")
             shards = {path / f"hidden_states/c/0/{number}/0": partial(_check_values, states, rows)}
             if isinstance(thumbnails, zarr.Array):

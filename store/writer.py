@@ -118,7 +118,7 @@ class BlockWriter:
         """
         array = self._array("hidden_states")
         num_layers, num_segments, num_features = states.shape
-        planned = int(self._index.videos["num_segments"][video]) - block * self.row_block
+        planned = self._index.num_segments(video) - block * self.row_block
         fits = 0 < num_segments <= min(planned, self.row_block)
         if not fits or (num_layers, num_features) != (array.shape[0], array.shape[2]):
             raise ValueError(
@@ -129,7 +129,7 @@ class BlockWriter:
         self._check_thumbnails(thumbnails, num_segments)
         shard = np.full((num_layers, self.row_block, num_features), np.nan, dtype=np.float32)
         shard[:, :num_segments] = states
-        start = int(self._index.videos["first_row"][video]) + block * self.row_block
+        start = self._index.video_rows(video).start + block * self.row_block
         number = start // self.row_block
         with write_errors(self.path):
             if thumbnails is not None:
@@ -140,7 +140,7 @@ class BlockWriter:
             self._journal.append(
                 {"event": "block", "video": video, "block": block, "rows": num_segments}
             )
-        self._index.committed_blocks.setdefault(video, set()).add(block)
+        self._index.commit(video, block)
 
     def finish_video(
         self, video: int, *, status: str, num_frames: int, fps: float, error: str = ""
@@ -265,7 +265,7 @@ class StoreWriter(BlockWriter):
         videos = list(videos)
         if not videos:
             return
-        first_video, first_row = self._index.num_videos, len(self._index.rows["video"])
+        first_video, first_row = self._index.num_videos, self._index.num_rows
         columns, num_rows = _plan(videos, first_video, first_row, self.row_block)
         lengths = {"video": first_video + len(videos), "row": num_rows}
         with write_errors(self.path):
@@ -298,10 +298,9 @@ class StoreWriter(BlockWriter):
     def seal(self) -> None:
         """Write the status arrays, so that any Zarr reader sees them without the journal."""
         with write_errors(self.path):
-            for arrays in (self._index.videos, self._index.rows):
-                for name, values in arrays.items():
-                    if len(values):
-                        self._array(name)[: len(values)] = values
+            for name, values in self._index.arrays():
+                if len(values):
+                    self._array(name)[: len(values)] = values
             self._sync_index()
 
     def _sync_index(self) -> None:

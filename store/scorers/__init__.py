@@ -81,4 +81,6 @@ def scorer_from_json(content: Mapping[str, Any]) -> Scorer:
     except KeyError as error:
         raise HiProbeError(f"the probe's {kind} scorer lacks {error}: make it again.") from None
     except (TypeError, ValueError) as error:
-        raise HiProbeError(f"the probe's {kind} scorer is damaged ({error}): make it again.") from error
+        raise HiProbeError(
+            f"the probe's {kind} scorer is damaged ({error}): make it again."
+        ) from error

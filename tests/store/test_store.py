@@ -48,7 +48,7 @@ def create(path):
 def write_video(writer, video, states, status=DONE):
     for block, start in enumerate(range(0, states.shape[1], BLOCK)):
         writer.write_block(video, block, states[:, start : start + BLOCK])
-    num_frames = int(writer.index.videos["num_frames"][video])
+    num_frames = writer.index.num_frames(video)
     writer.finish_video(video, status=status, num_frames=num_frames, fps=25.0)
 
 
@@ -178,10 +178,10 @@ def test_a_killed_writer_loses_nothing_that_was_committed(tmp_path, num_videos):
     assert set(store.segments["video_id"]) == {f"v{video}" for video in done}
     with StoreWriter(path) as writer:
         for video in range(NUM_KILLED_VIDEOS):
-            first = int(writer.index.videos["first_row"][video])
+            first = writer.index.video_rows(video).start
             source = states_of(f"v{video}", 11)
             # Committed blocks of the unfinished video are whole too.
-            for block in writer.index.committed_blocks.get(video, ()):
+            for block in range(writer.index.committed(video)):
                 start, stop = block * BLOCK, min(block * BLOCK + BLOCK, 11)
                 stored = zarr.open_group(path, mode="r")["hidden_states"]
                 np.testing.assert_array_equal(
