@@ -41,7 +41,8 @@ _PURPOSES = (Purpose.FILL, Purpose.SCORE, Purpose.AGAIN, Purpose.ABLATE, Purpose
 RULES = {
     # field                  fill score again ablate describe
     "model.weights_digest": (_R, _R, _R, _R, _W),
-    "model.class": (_R, _R, _R, _R, _W),
+    # Who describes has its LM head on, and so is of another class.
+    "model.class": (_R, _R, _R, _R, _I),
     "model.dtype": (_R, _W, _W, _W, _I),
     "model.attention": (_R, _W, _W, _W, _I),
     "model.load_in": (_R, _W, _W, _W, _I),

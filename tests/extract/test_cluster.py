@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from dask.distributed import Client, LocalCluster
 
-from hiprobe.extract.backbone import BackboneConfig
 from hiprobe.demo.clips import plan_clips, write_clips
 from hiprobe.demo.model import build_random_model
-from hiprobe.manifest.folder import folder_manifest
-from hiprobe.extract.pipeline import ExtractConfig, extract
-from hiprobe.store import FeatureStore, HiProbeError, write_manifest
+from hiprobe.extract.config import BackboneConfig, ExtractConfig
+from hiprobe.extract.pipeline import extract
+from hiprobe.store import FeatureStore, HiProbeError, VideoRecord, write_manifest
 from hiprobe.store.journal import read_journal
 from hiprobe.store.verify import verify
 
@@ -28,7 +27,10 @@ def job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cluster")
     write_clips(plan_clips(10, seed=5), folder / "videos")
     (folder / "videos/test/normal/broken.mp4").write_text("no video")
-    records, _ = folder_manifest(folder / "videos")
+    records = [
+        VideoRecord(path.stem, str(path), "train", "normal")
+        for path in sorted((folder / "videos").rglob("*.mp4"))
+    ]
     write_manifest(folder / "manifest.csv", records)
     return ExtractConfig(
         manifest=folder / "manifest.csv",

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hiprobe.extract.backbone import Backbone, BackboneConfig
 from hiprobe.demo.clips import Renderer, plan_clips
 from hiprobe.demo.model import TRAINED_MODEL
 from hiprobe.demo.training_data import draw_sample
+from hiprobe.extract.backbone import Backbone, BackboneConfig
 
 OUT = Path(__file__).with_name("demo_model_states.npz")
 
