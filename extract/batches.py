@@ -91,7 +91,7 @@ def read_batches(
             inputs = _prepare(backbone, batch, job)
             yield Batch(job, len(batch), inputs, _thumbnails(batch, writer.thumbnail_size))
             position += len(batch)
-        note = _check_length(job, reader)
+        note = check_length(job, reader)
     except VideoError as error:
         yield End(job, failure=str(error))
     else:
@@ -118,7 +118,7 @@ def _prepare(backbone: Backbone, batch: Sequence[Segment], job: Job) -> dict[str
         ) from error
 
 
-def _check_length(job: Job, reader: SegmentReader) -> str:
+def check_length(job: Job, reader: SegmentReader) -> str:
     """Compare the frames decoded with those announced; return a note.
 
     Raises
