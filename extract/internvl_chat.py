@@ -174,6 +174,7 @@ def load_internvl_chat(
 
 
 def _find_folder(model: str, revision: str | None) -> Path:
+    """Folder of the files, downloaded for a hub id; of two forms of the weights, one."""
     if Path(model).is_dir():
         return Path(model)
     patterns = ["*.json", "*.txt", "tokenizer.model", "*.safetensors"]
@@ -190,6 +191,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _check_supported(where: str, config: dict[str, Any]) -> None:
     """Refuse what Transformers' InternVL would compute differently, or not at all."""
     vision = _vision_settings(config)
+    # Transformers' norms of queries and keys have this epsilon, whatever the configuration says.
     qk_norm_eps = vision["layer_norm_eps"] if vision["qk_normalization"] else 1e-6
     for name, got, supported in (
         ("ps_version (the order of the pixel shuffle)", config.get("ps_version", "v1"), ["v2"]),
@@ -207,11 +209,13 @@ def _check_supported(where: str, config: dict[str, Any]) -> None:
 
 
 def _vision_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Read what the vision tower is built from, filled up with the original's defaults."""
     given = config["vision_config"]
     return {name: given.get(name, default) for name, default in VISION_DEFAULTS.items()}
 
 
 def _check_weights(model: str, loading: dict[str, Any]) -> None:
+    """Refuse weights that `from_pretrained` would have invented, reshaped or dropped."""
     mismatched = {name for name, *_ in loading["mismatched_keys"]}
     for problem, names in (
         ("lacks", loading["missing_keys"] - mismatched),
@@ -232,6 +236,19 @@ def _native_config(
     processor: InternVLProcessor,
     folder: Path,
 ) -> InternVLConfig:
+    """Say in Transformers' words what the original configuration says.
+
+    Parameters
+    ----------
+    config : dict
+        The whole config.json.
+    weights : dict of str to torch.Tensor
+        By original names; only whether the head is among them counts.
+    processor : InternVLProcessor
+        Knows the image token and how many of them a frame becomes.
+    folder : Path
+        Of the files; in the hub's cache its name is the revision.
+    """
     vision = _vision_settings(config)
     bias, qk_norm = vision.pop("qkv_bias"), vision.pop("qk_normalization")
     # A head that is stored counts, whatever the configuration says.
@@ -246,6 +263,7 @@ def _native_config(
         tie_word_embeddings=tied,
         dtype=config.get("torch_dtype") or config.get("dtype"),
     )
+    # Transformers sets it when it downloads; the store records it as the model's revision.
     native._commit_hash = folder.name if folder.parent.name == "snapshots" else None
     return native
 
@@ -291,6 +309,7 @@ def _read_weights(folder: Path, llm: dict[str, Any]) -> tuple[dict[str, torch.Te
 
 
 def _weight_files(folder: Path) -> list[Path]:
+    """Shards or the only file; safetensors first, as Transformers does."""
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (index := folder / f"{name}.index.json").exists():
             return sorted({folder / shard for shard in _read_json(index)["weight_map"].values()})
@@ -300,6 +319,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _read_shard(path: Path) -> dict[str, torch.Tensor]:
+    """Map a shard's tensors into memory by their original names."""
     try:
         if path.suffix == ".bin":
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -314,9 +334,9 @@ def _unpacked(name: str, tensor: torch.Tensor, llm: dict[str, Any]) -> dict[str,
     The vision tower's rows are all queries, keys, values. InternLM2's are grouped by key-value
     head: the queries that share it, its key, its value (`InternLM2Attention.forward`).
 
-    Transformers' `WeightConverter` would do as well, but `from_pretrained` takes none: they are
-    registered for the whole process, over the rules that it has for every "internvl" model, and
-    InternLM2's order needs an operation of one's own. Longer, and other models would feel it.
+    Transformers' `WeightConverter` gives the same, in more lines: `from_pretrained` takes none;
+    they are registered for the whole process, in Transformers 5.0 only by model type, in place of
+    the rules for every "internvl"; and InternLM2's order needs an operation of its own.
     """
     if ".attn.qkv." in name:
         packed, native, parts = ".attn.qkv.", "attn", tensor.chunk(3)
@@ -341,6 +361,7 @@ def _build_processor(folder: Path, config: dict[str, Any]) -> InternVLProcessor:
     """
     vision = _vision_settings(config)
     pixels = config.get("force_image_size") or vision["image_size"]
+    # The pixel shuffle makes one token of 1 / downsample_ratio² patches.
     num_tokens = (pixels // vision["patch_size"]) ** 2 * config.get("downsample_ratio", 0.5) ** 2
     size = {"height": pixels, "width": pixels}
     return InternVLProcessor(
