@@ -68,10 +68,10 @@ class UntrustedFile:
         try:
             yield
         except _DAMAGE as error:
-            self.refuse(name, str(error).strip("'\"") or type(error).__name__)
+            self.refuse(name, str(error) or type(error).__name__)
 
     def attribute(self, name: str) -> Any:
-        """Read one value, text as bytes, None for none: never an array, which may be of any size."""
+        """Read one value, text as bytes, None for none: never an array of any size."""
         with self.damage(name):
             if name not in self._file.attrs:
                 return None

@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +57,19 @@ def export_hdf5(path: Path, out: Path, on_layer: OnDone = lambda done, total: No
     store = FeatureStore.open(path)
     provenance = json.dumps(store.provenance).encode()
     tables = _tables(store)
-    with write_errors(out), _new_file(out) as file:
-        # Text of a fixed length lies where HDF5 has checksums; of a variable one, where it has none.
+    with write_errors(out), _whole_file(out) as (file, check):
+        # Fixed-length text lies where HDF5 has checksums, variable-length text where it has none.
         file.attrs["hiprobe_schema"] = np.bytes_(HDF5_SCHEMA)
         file.attrs["provenance"] = np.bytes_(provenance)
         file.attrs["row_block"] = store.row_block
         digests = [hashlib.sha256() for _ in store.videos.index]
         owner = tables["segments/video"]
-        shapes = {STATES: _write_states(file, store, owner, digests, on_layer)}
+
+        def on_done(done: int, total: int) -> None:
+            check()
+            on_layer(done, total)
+
+        shapes = {STATES: _write_states(file, store, owner, digests, on_done)}
         if store.thumbnail_size is not None:
             shapes[THUMBNAIL] = _write_thumbnails(file, store, owner, digests)
         is_done = store.videos["status"] == DONE
@@ -82,23 +87,71 @@ def export_hdf5(path: Path, out: Path, on_layer: OnDone = lambda done, total: No
         file.attrs["digest"] = np.bytes_(digest)
 
 
-@contextmanager
-def _new_file(out: Path) -> Iterator[h5py.File]:
-    """Write a file under another name, and give it its own when it is whole and on the disk."""
-    partial = out.with_name(f"{out.name}.partial")
-    with partial.open("ab") as guard:
+class _NewFile:
+    """A file that libhdf5 writes to, and that never fails it.
+
+    A write that fails makes libhdf5 crash the process when it closes. So the first failure is
+    kept, what comes after it is dropped, and `check` raises it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.touch()
+        self._file = path.open("r+b", buffering=0)
+        self._failure: OSError | None = None
+        self.seek, self.tell = self._file.seek, self._file.tell
+        self.read, self.readinto = self._file.read, self._file.readinto
+        self.fileno, self.close = self._file.fileno, self._file.close
+
+    def write(self, content: memoryview) -> int:
+        """Write all of it."""
+        left = memoryview(content)
+        with self._kept():
+            while left and self._failure is None:
+                left = left[self._file.write(left) :]
+        return len(content)
+
+    def truncate(self, size: int) -> None:
+        """Cut or extend it."""
+        with self._kept():
+            self._file.truncate(size)
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+    def check(self) -> None:
+        """Raise the failure, if there was one."""
+        if self._failure is not None:
+            raise self._failure
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
         try:
-            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except OSError as error:
+            self._failure = self._failure or error
+
+
+@contextmanager
+def _whole_file(out: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+    """Write a file under another name, and give it its own when it is whole and on the disk.
+
+    Gives the file, and a function that raises what has failed in writing it.
+    """
+    partial = out.with_name(f"{out.name}.partial")
+    with closing(_NewFile(partial)) as new:
+        try:
+            fcntl.flock(new.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StoreError(
                 f"{out}: another process is exporting to this file. Wait for it, or stop it."
             ) from None
         try:
-            # The oldest format whose metadata all have checksums; HDF5's own lock comes after it
-            # has emptied the file, which is too late.
-            with h5py.File(partial, "w", libver=("v110", "v110"), locking=False) as file:
-                yield file
-            os.fsync(guard.fileno())
+            new.truncate(0)
+            # The oldest format in which all metadata have checksums.
+            with h5py.File(new, "w", libver=("v110", "v110")) as file:
+                yield file, new.check
+            new.check()
+            os.fsync(new.fileno())
             if out.exists():
                 raise StoreError(f"{out}: exists. Choose another name, or remove it.")
             partial.replace(out)

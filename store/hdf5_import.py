@@ -55,14 +55,11 @@ def import_hdf5(
                 "was checked; that they are the exported ones cannot be. `hiprobe store export` "
                 "of the store, once more, gives a file that can be checked."
             )
-        # Of a planned video the file has no segments: a store could never finish it.
-        videos = [
-            video
-            for video in range(content.num_videos)
-            if content.videos["status"][video] != PENDING
-            or not content.videos["num_segments"][video]
-        ]
-        left_out = sorted({*range(content.num_videos)} - {*videos})
+        # A planned video that is not finished has no segments here: a store could never finish it.
+        statuses, counts = content.videos["status"], content.videos["num_segments"]
+        numbers = range(content.num_videos)
+        left_out = [one for one in numbers if statuses[one] == PENDING and counts[one]]
+        videos = sorted({*numbers} - {*left_out})
         if left_out:
             names = listing([content.videos["video_id"][video] for video in left_out])
             on_warning(
