@@ -210,14 +210,14 @@ def _write_states(
     runs = _runs(owner)
     for done, layer in enumerate(store.layers):
         on_layer(done, len(store.layers))
-        values = np.ascontiguousarray(store.layer(layer), dtype="<f4")
+        values = store.layer(layer).astype("<f4", copy=False)
         for video, own in runs:
             if not np.isfinite(values[own]).all():
                 raise StoreError(
                     f"{store.path}: damaged: layer {layer} of video "
                     f"{store.videos.index[video]!r} has values that are not finite."
                 )
-            digests[video].update(hashlib.sha256(values[own]).digest())
+            digests[video].update(hashlib.sha256(values[own].tobytes()).digest())
         if len(values):
             states[done] = values
     on_layer(len(store.layers), len(store.layers))
@@ -231,8 +231,8 @@ def _write_thumbnails(
     shape = (len(owner), *(store.thumbnail_size or ()), 3)
     thumbnails = _create(file, THUMBNAIL, shape, "|u1", 1, compression="gzip")
     for video, own in _runs(owner):
-        pictures = np.ascontiguousarray(store.thumbnails(str(store.videos.index[video])))
-        digests[video].update(hashlib.sha256(pictures).digest())
+        pictures = store.thumbnails(str(store.videos.index[video]))
+        digests[video].update(hashlib.sha256(pictures.tobytes()).digest())
         thumbnails[own] = pictures
     return shape
 

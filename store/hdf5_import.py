@@ -63,7 +63,7 @@ def import_hdf5(
         if left_out:
             names = listing([content.videos["video_id"][video] for video in left_out])
             on_warning(
-                f"{path}: {len(left_out)} videos had not been extracted and are left out; "
+                f"{path}: videos that were not extracted yet are left out; "
                 f"`hiprobe extract` plans them anew:\n{names}"
             )
         _fill_store(content, videos, out, on_video)
@@ -152,9 +152,9 @@ def _check_same_states(content: Hdf5Content, video: int, store: FeatureStore) ->
     start = 0
     for block, pictures in content.blocks(video) if is_same else ():
         rows = slice(start, start + block.shape[1])
-        is_same &= np.array_equal(states[:, rows], block)
-        if thumbnails is not None:
-            is_same &= np.array_equal(thumbnails[rows], pictures)
+        is_same = is_same and np.array_equal(states[:, rows], block)
+        if thumbnails is not None and pictures is not None:
+            is_same = is_same and np.array_equal(thumbnails[rows], pictures)
         start = rows.stop
     _require_same(is_same, f"content of {video_id!r}", content, store)
 

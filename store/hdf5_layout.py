@@ -20,7 +20,6 @@ TEXT_COLUMNS = ("video_id", "path", "split", "label", "category", "annotations",
 NUMBER_COLUMNS = {"num_frames": "<i4", "fps": "<f8", "num_segments": "<i4"}
 SEGMENT_COLUMNS = ("video", "segment", "start_frame", "stop_frame")
 DIGEST = "videos/digest"
-DIGEST_DTYPE = "S64"
 
 
 def content_digest(
@@ -78,7 +77,7 @@ class VideoDigest:
         """Add the next segments: (layer, segment, feature), and (segment, y, x, channel)."""
         parts: Iterable[np.ndarray] = [*states, *([] if thumbnails is None else [thumbnails])]
         for digest, part in zip(self._parts, parts, strict=True):
-            digest.update(np.ascontiguousarray(part).tobytes())
+            digest.update(part.tobytes())
 
     def hexdigest(self) -> str:
         """Digest of what was added, 64 hex digits."""

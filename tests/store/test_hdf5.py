@@ -116,7 +116,7 @@ def test_videos_that_are_planned_only_are_left_out_and_named(make_store, tmp_pat
     import_hdf5(tmp_path / "store.h5", tmp_path / "again", on_warning=warnings.append)
     assert [*FeatureStore.open(tmp_path / "again").videos.index] == ["video-00", "video-01"]
     (warning,) = warnings
-    assert "1 videos had not been extracted and are left out" in warning
+    assert "videos that were not extracted yet are left out" in warning
     assert warning.endswith("later")
 
 

@@ -285,10 +285,10 @@ def test_changed_states_do_not_pass_for_the_digests(exported, tmp_path):
 
 
 def bomb(path, source, name):
-    """A file with a chunk of kilobytes that inflates to two gigabytes."""
+    """A file with a chunk of kilobytes that inflates to a gigabyte."""
     shutil.copy(source, path)
     deflate = zlib.compressobj(9)
-    zeros = b"".join(deflate.compress(bytes(1 << 20)) for _ in range(2048)) + deflate.flush()
+    zeros = b"".join(deflate.compress(bytes(1 << 20)) for _ in range(1024)) + deflate.flush()
     with h5py.File(path, "r+") as file:
         old = file[name][:]
         new = replace(file, name, chunks=file[name].chunks, compression="gzip")
