@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,11 +35,24 @@ def write_video(
         ``num_frames``, ``fps``, ``error`` (a note).
     thumbnails : (segment, y, x, 3) uint8, optional
     """
-    for block, start in enumerate(range(0, states.shape[1], writer.row_block)):
-        own = slice(start, start + writer.row_block)
-        writer.write_block(
-            position, block, states[:, own], None if thumbnails is None else thumbnails[own]
-        )
+    starts = range(0, states.shape[1], writer.row_block)
+    own = [slice(start, start + writer.row_block) for start in starts]
+    blocks = ((states[:, rows], None if thumbnails is None else thumbnails[rows]) for rows in own)
+    write_blocks(writer, position, blocks, outcome)
+
+
+def write_blocks(
+    writer: StoreWriter,
+    position: int,
+    blocks: Iterable[tuple[np.ndarray, np.ndarray | None]],
+    outcome: Mapping[str, Any],
+) -> None:
+    """Write a finished video from blocks of its states and thumbnails; see `write_video`.
+
+    An error that `blocks` raises, also after the last one, leaves the video unfinished.
+    """
+    for block, (states, thumbnails) in enumerate(blocks):
+        writer.write_block(position, block, states, thumbnails)
     writer.finish_video(
         position,
         status=DONE,
