@@ -36,6 +36,9 @@ def info(store: Annotated[Path, typer.Argument(help="The store's folder.")]) -> 
 
 def verify(
     store: Annotated[Path, typer.Argument(help="The store's folder.")],
+    seal: Annotated[
+        bool, typer.Option("--seal", help="Give an older store the digests that it lacks.")
+    ] = False,
     parity: Annotated[
         int, typer.Option(min=0, help="Segments to compute again with the model, one by one.")
     ] = 0,
@@ -69,6 +72,13 @@ def verify(
             f"{store}: damaged, see above. Restore the named files from a copy, or extract the "
             "named videos to another store."
         )
+    for note in found.notes:
+        console.print(note, markup=False)
+    if seal:
+        from hiprobe.store.verify import seal_digests
+
+        num_blocks = seal_digests(store)
+        print(f"{store}: sealed: {num_blocks} blocks and the index have digests now")
     if parity:
         _certify(store, parity, model, device, seed)
 
