@@ -49,7 +49,7 @@ def _planned_segments(
     owner, segment, ids = rows["video"], rows["segment"], videos["video_id"]
     own = np.flatnonzero(owner != -1)
     owners = owner[own]
-    if len(own) and not (0 <= owners.min() and owners.max() < len(ids)):
+    if len(own) and (owners.min() < 0 or owners.max() >= len(ids)):
         raise ValueError(f"rows of a video {int(owners.max())}, it has {len(ids)} videos")
     wrong = own != videos["first_row"][owners] + segment[own]
     if wrong.any():

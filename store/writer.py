@@ -271,6 +271,7 @@ class StoreWriter(BlockWriter):
                 journal = JournalWriter(path / schema.JOURNAL, last_counter(path / "journal") + 1)
                 files.commit(journal.append, {}, is_complete=True)
             writer = cls.__new__(cls)
+            writer._journal = journal
             writer._own(path, lock)
         except BaseException:
             lock.release()
