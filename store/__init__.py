@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hiprobe.store.block_writer import BlockWriter
     from hiprobe.store.errors import (
         HiProbeError,
         ManifestError,
@@ -38,9 +39,11 @@ if TYPE_CHECKING:
         REPLACED,
         SCHEMA_VERSION,
     )
-    from hiprobe.store.writer import BlockWriter, StoreWriter
+    from hiprobe.store.video_file import FileIdentity
+    from hiprobe.store.writer import StoreWriter
 
 _NAMES = {
+    "block_writer": ("BlockWriter",),
     "errors": (
         "HiProbeError",
         "ManifestError",
@@ -62,7 +65,8 @@ _NAMES = {
     "reader": ("FeatureStore",),
     "row_plan": ("PlannedVideo",),
     "schema": ("DONE", "FAILED", "LAYER_CONVENTION", "PENDING", "REPLACED", "SCHEMA_VERSION"),
-    "writer": ("BlockWriter", "StoreWriter"),
+    "video_file": ("FileIdentity",),
+    "writer": ("StoreWriter",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -75,6 +79,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "BlockWriter",
     "FeatureStore",
+    "FileIdentity",
     "HiProbeError",
     "ManifestError",
     "ModelError",
