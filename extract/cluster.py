@@ -44,9 +44,7 @@ class Cluster:
     def __init__(self, config: ExtractConfig) -> None:
         self._config = _absolute(config)
         self._stack = ExitStack()
-        self._client = self._stack.enter_context(
-            open_cluster(config.scheduler, config.num_workers)
-        )
+        self._client = self._stack.enter_context(open_cluster(config.scheduler, config.num_workers))
         try:
             # Of some worker; the others are compared with the store before their first video.
             self.description: BackboneDescription = self._call(

@@ -6,10 +6,12 @@ What is to be done goes to the workers by `submit`, and its results come back by
 
 from __future__ import annotations
 
+import pickle
 import socket
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from queue import Empty, Queue
@@ -81,11 +83,23 @@ def local_cluster(num_workers: int) -> Any:
     )
 
 
-def submit(client: Client, function: Callable[..., Any], *arguments: Any) -> Future:
-    """Call a function on some worker that has the hiprobe of this process."""
+def submit(
+    client: Client, function: Callable[..., Any], *arguments: Any, needs: Sequence[Future] = ()
+) -> Future:
+    """Call a function on some worker that has the hiprobe of this process.
+
+    Parameters
+    ----------
+    client : Client
+    function : callable
+    *arguments
+        Its first arguments.
+    needs : sequence of Future
+        Their results are its last arguments.
+    """
     # Pure, it would be answered from memory the second time: perhaps of a worker now dead, or
     # about a file that has changed since.
-    return client.submit(_call, version("hiprobe"), function, *arguments, pure=False)
+    return client.submit(_sendable(partial(_call, function, *arguments)), *needs, pure=False)
 
 
 def as_they_end(client: Client, futures: Collection[Future]) -> Iterator[Future]:
@@ -135,30 +149,40 @@ def wait_for(client: Client, future: Future) -> Any:
 
 
 def check_workers(client: Client, module: str | None = None) -> None:
-    """Refuse workers that have no hiprobe or another one, or that cannot import a module.
+    """Refuse workers with another hiprobe, or none, or that cannot import a module.
 
     Raises
     ------
     HiProbeError
         It names them all.
     """
-    # By functions of Python's own, which every worker has, whatever else it lacks.
-    here, calls = version("hiprobe"), [(version, "hiprobe")]
-    calls += [(import_module, module)] if module else []
+    # By functions of Python's own, which are there whatever else is not.
     problems = {}
-    for function, argument in calls:
-        for worker, found in client.run(function, argument, on_error="return").items():
-            if isinstance(found, ImportError):
-                problems.setdefault(worker, f"{found}")
-            elif isinstance(found, str) and found != here:
-                problems.setdefault(worker, f"has hiprobe {found}, this process {here}")
+    for name, found in _call_everywhere(client, version, "hiprobe"):
+        if isinstance(found, ImportError):
+            problems[name] = f"has no hiprobe: {found}"
+        elif found != version("hiprobe"):
+            problems[name] = f"has hiprobe {found}"
+    for name, found in _call_everywhere(client, import_module, module) if module else ():
+        if isinstance(found, ImportError):
+            problems.setdefault(name, str(found))
     if problems:
         raise HiProbeError(
             "these Dask workers cannot take part:\n"
-            + listing([f"{worker}: {problem}" for worker, problem in sorted(problems.items())])
-            + f"\nInstall hiprobe {here} there, with the extras that this process has, and start "
-            f"them again. {GOES_ON}"
+            + listing([f"{name}: {problem}" for name, problem in problems.items()])
+            + f"\nInstall hiprobe {version('hiprobe')} there, with the same extras as here, and "
+            f"start them again. {GOES_ON}"
         )
+
+
+def _call_everywhere(
+    client: Client, function: Callable[..., Any], argument: str
+) -> Iterator[tuple[str, Any]]:
+    """Call a function on all workers, beside what they are doing; their results and errors."""
+    for worker, found in sorted(client.run(function, argument, on_error="return").items()):
+        # What else may have gone wrong, as a worker that has just died, is nothing to be told here.
+        if isinstance(found, ImportError) or not isinstance(found, Exception):
+            yield f"worker {worker}", found
 
 
 def _wait_for_one(client: Client, address: str, ended: Queue[Future]) -> Future:
@@ -177,16 +201,27 @@ def _wait_for_one(client: Client, address: str, ended: Queue[Future]) -> Future:
             )
 
 
-def _call(expected: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Run on a worker: call a function; what a user can fix there is said with the worker's name."""
-    name = f"worker {get_worker().address} on {socket.gethostname()}"
-    # Also one that came when the others had been checked.
-    if (found := version("hiprobe")) != expected:
-        raise HiProbeError(
-            f"{name}: has hiprobe {found}, the process that started this has {expected}. Install "
-            f"the same there, and start the worker again. {GOES_ON}"
-        )
+def _sendable(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a function so that it arrives anywhere, also where hiprobe or torch is missing."""
+    here, pickled = version("hiprobe"), pickle.dumps(function)
+
+    # Dask sends a local function as code, not by its name. It reads what is sent outside of the
+    # task, where an import that fails takes the worker down, and with it whatever it held.
+    def call(*arguments: Any) -> Any:
+        import importlib.metadata
+        import pickle
+
+        if (found := importlib.metadata.version("hiprobe")) != here:
+            raise RuntimeError(f"hiprobe {found} cannot do what hiprobe {here} wants")
+        return pickle.loads(pickled)(*arguments)
+
+    return call
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function on a worker, whose name is added to what the user is told."""
     try:
         return function(*arguments)
     except HiProbeError as error:
+        name = f"worker {get_worker().address} on {socket.gethostname()}"
         raise type(error)(f"{name}: {error}") from error

@@ -146,10 +146,11 @@ def _results_of_cluster(
             for path in dict.fromkeys(task.store for task in tasks)
         }
         futures = {
-            submit(client, run_task, config, task, of_store[task.store]): task for task in tasks
+            submit(client, run_task, config, task, needs=[of_store[task.store]]): task
+            for task in tasks
         }
         for prepared in of_store.values():
-            for text in wait_for(client, submit(client, attrgetter("warnings"), prepared)):
+            for text in wait_for(client, submit(client, attrgetter("warnings"), needs=[prepared])):
                 on_warning(text)
         for future in as_they_end(client, futures):
             yield futures[future], result_of(client, future)
