@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
+from uuid import uuid4
 
 from dask.distributed import Client
 
@@ -34,8 +35,10 @@ def dask_scheduler(folder, **environment):
 
 
 @contextmanager
-def dask_worker(address, folder, *, name="one", threads=1, before=(), **environment):
+def dask_worker(address, folder, *, threads=1, before=(), **environment):
     """Yield the process of a worker that has joined; `before` is a command that starts it."""
+    # Never used before: the scheduler may still list a worker that was just killed.
+    name = f"worker-{uuid4().hex[:8]}"
     dask = [*before, sys.executable, "-m", "dask", "worker", address, "--host", "127.0.0.1"]
     options = ["--nthreads", str(threads), "--name", name, "--no-nanny", "--no-dashboard"]
     log = folder / f"{name}.log"

@@ -82,7 +82,7 @@ def test_a_scheduler_that_dies_is_said_and_what_was_finished_is_kept(scheduler, 
         ended = as_they_end(client, futures)
         assert result_of(client, next(ended)) is None
         process.kill()
-        with pytest.raises(HiProbeError, match="is gone. What was finished is kept"):
+        with pytest.raises(HiProbeError, match=r"is gone\. What was finished is kept"):
             next(ended)
 
 
@@ -134,11 +134,13 @@ def die():
 
 
 def test_errors_name_the_worker_and_a_killed_one_is_said():
-    with LocalCluster(
-        n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
-    ) as running:
-        with open_cluster(running.scheduler_address, 0) as client:
-            with pytest.raises(StoreError, match=r"^worker tcp://.* on .*: features.zarr: no spa"):
-                wait_for(client, submit(client, refuse))
-            with pytest.raises(HiProbeError, match="was killed several times"):
-                wait_for(client, submit(client, die))
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50
+        ) as running,
+        open_cluster(running.scheduler_address, 0) as client,
+    ):
+        with pytest.raises(StoreError, match=r"^worker tcp://.* on .*: features.zarr: no spa"):
+            wait_for(client, submit(client, refuse))
+        with pytest.raises(HiProbeError, match="was killed several times"):
+            wait_for(client, submit(client, die))
