@@ -11,7 +11,6 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from operator import attrgetter
 from pathlib import Path
@@ -137,31 +136,24 @@ def _results_of_cluster(
     scheduler: str | None,
     on_warning: Callable[[str], None],
 ) -> Iterator[tuple[Task, pd.DataFrame]]:
-    from dask.distributed import Client, as_completed
+    from hiprobe.store.dask_cluster import as_they_end, open_cluster, result_of, submit, wait_for
 
-    from hiprobe.store.dask_cluster import connect, local_cluster
-
-    with ExitStack() as stack:
-        if scheduler is None:
-            client = stack.enter_context(Client(stack.enter_context(local_cluster(num_workers))))
-        else:
-            client = stack.enter_context(connect(scheduler))
+    with open_cluster(scheduler, num_workers) as client:
         config = _absolute(config)
         # Prepared by a worker, and fetched by the others: it need not pass through this process.
-        # `pure=False`: a store may have changed since Dask last saw the same path.
         of_store = {
-            path: client.submit(prepare, config, path.absolute(), pure=False)
+            path: submit(client, prepare, config, path.absolute())
             for path in dict.fromkeys(task.store for task in tasks)
         }
         futures = {
-            client.submit(run_task, config, task, of_store[task.store], pure=False): task
+            submit(client, run_task, config, task, needs=[of_store[task.store]]): task
             for task in tasks
         }
         for prepared in of_store.values():
-            for text in client.submit(attrgetter("warnings"), prepared).result():
+            for text in wait_for(client, submit(client, attrgetter("warnings"), needs=[prepared])):
                 on_warning(text)
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+        for future in as_they_end(client, futures):
+            yield futures[future], result_of(client, future)
 
 
 def _absolute(config: SweepConfig) -> SweepConfig:

@@ -1,0 +1,183 @@
+"""What the workers of a Dask cluster do; each loads the model once, and one video at a time."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from dask.distributed import get_worker
+
+from hiprobe.extract.backbone import Backbone, BackboneDescription
+from hiprobe.extract.batch_size import BatchSize
+from hiprobe.extract.config import BackboneConfig, ExtractConfig
+from hiprobe.extract.extractor import Progress, extract_videos
+from hiprobe.extract.parity import recompute
+from hiprobe.extract.plan import Job
+from hiprobe.extract.recipe import compare_with_model
+from hiprobe.store import PENDING, BlockWriter, ModelError, StoreError
+from hiprobe.store.provenance import Provenance, Purpose
+from hiprobe.store.schema import JOURNAL
+
+# A worker that was started with several threads has still one model, which keeps the states of a
+# pass until they are taken: two passes at a time would mix them.
+_ONE_AT_A_TIME = threading.Lock()
+# The loaded model, by what it was loaded from.
+_loaded: dict[Any, Backbone] = {}
+
+
+def describe(config: BackboneConfig) -> BackboneDescription:
+    """Load the model and describe it."""
+    with _ONE_AT_A_TIME:
+        return _backbone(config).describe()
+
+
+def recompute_segments(
+    path: Path, config: BackboneConfig, num_segments: int, seed: int
+) -> dict[str, Any]:
+    """Make a parity certificate."""
+    with _ONE_AT_A_TIME:
+        return recompute(path, _backbone(config), num_segments, seed)
+
+
+def extract_video(config: ExtractConfig, job: Job, run: str) -> Progress | None:
+    """Extract one video, from its first block that nobody has committed on; say how it ended.
+
+    Steps in between are sent as events, for whoever is still listening.
+
+    Parameters
+    ----------
+    config : ExtractConfig
+    job : Job
+    run : str
+        Name of the run that it belongs to: the topic of its events, and its mark on the store.
+
+    Raises
+    ------
+    ModelError
+        The model that this worker has, or how it runs it, is not the store's.
+    StoreError
+        This worker does not see the store.
+    """
+    with _ONE_AT_A_TIME:
+        _check_mark(config.store, run)
+        writer, backbone = _writer(config.store, run), _backbone(config.backbone)
+        # Dask gives a lost task to somebody else: most of the video, or all, may be on the disk.
+        writer.refresh()
+        if writer.index.status(job.video) != PENDING:
+            return None
+        _check_alike(writer, backbone)
+        return _extract(writer, backbone, config, job, run)
+
+
+@contextmanager
+def marked(path: Path, run: str) -> Iterator[None]:
+    """Mark a store as what a run writes to, so that workers can tell it from another folder."""
+    mark = _mark(path, run)
+    mark.touch()
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def _mark(path: Path, run: str) -> Path:
+    # Of a killed run, it is swept like every other file that is not finished.
+    return path / JOURNAL / f"{run}.partial"
+
+
+def _check_mark(path: Path, run: str) -> None:
+    if not _mark(path, run).exists():
+        raise StoreError(
+            f"{path}: is not the folder that this run writes to: it is missing here, or a copy. "
+            "Every worker must see the store, and the videos, under the same paths as the process "
+            "that started this. Mount them, and the same command goes on where it was."
+        )
+
+
+def _extract(
+    writer: BlockWriter, backbone: Backbone, config: ExtractConfig, job: Job, run: str
+) -> Progress:
+    worker, outcomes = get_worker(), []
+
+    def report(progress: Progress) -> None:
+        # Of a run that was stopped: the next one may have given the video to somebody else.
+        _check_mark(config.store, run)
+        if progress.outcome:
+            outcomes.append(progress)
+        else:
+            worker.log_event(run, {"progress": asdict(progress)})
+
+    extract_videos(
+        writer,
+        backbone,
+        [replace(job, first_block=writer.index.committed(job.video))],
+        segment_frames=config.segment_frames,
+        keyframes=config.keyframes,
+        batch_size=BatchSize(config.batch_size, backbone.device),
+        num_readers=1,  # there is one video
+        on_progress=report,
+    )
+    return outcomes[-1]
+
+
+@lru_cache(maxsize=1)
+def _writer(path: Path, run: str) -> BlockWriter:
+    """Open the store, once a run: it has planned its videos. With it comes a journal of its own."""
+    return BlockWriter(path)
+
+
+def _backbone(config: BackboneConfig) -> Backbone:
+    """Load the model, once a worker process; workers of one machine take turns with its GPUs."""
+    # A worker may live for weeks: somebody may have put another model there.
+    key = (config, _files(Path(config.model)))
+    if key not in _loaded:
+        _loaded.clear()  # first, as two models may not fit
+        # By itself, torch takes all cores in every one of the processes.
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // _num_neighbours()))
+        _loaded[key] = Backbone(config if config.device != "auto" else _with_own_gpu(config))
+    return _loaded[key]
+
+
+def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of a model's files; none of a hub's, whose revisions never change."""
+    files = [(str(file), file.stat()) for file in sorted(folder.rglob("*")) if file.is_file()]
+    return tuple((name, found.st_size, found.st_mtime_ns) for name, found in files)
+
+
+def _check_alike(writer: BlockWriter, backbone: Backbone) -> None:
+    """Refuse to fill a store with other numbers than its other videos'."""
+    origin = Provenance.of(writer.provenance, backbone.num_features)
+    if differences := compare_with_model(origin, backbone, Purpose.FILL).refused:
+        raise ModelError(
+            "would not give the numbers of the store's other videos:\n"
+            + "\n".join(
+                f"  {one.name}: store {one.first!r}, this worker {one.second!r}"
+                for one in differences
+            )
+            + "\nGive it the same model and libraries, and start it again; what other workers "
+            "have finished is kept."
+        )
+
+
+def _num_neighbours() -> int:
+    """Worker processes of this cluster on this machine."""
+    worker = get_worker()
+    host = worker.address.rpartition(":")[0]
+    addresses = worker.client.scheduler_info(n_workers=-1)["workers"]
+    return max(1, sum(address.rpartition(":")[0] == host for address in addresses))
+
+
+def _with_own_gpu(config: BackboneConfig) -> BackboneConfig:
+    """Deal the GPUs that this process sees to the workers of a local cluster, by their names."""
+    name, num_gpus = str(get_worker().name), torch.cuda.device_count()
+    # Workers that a user started have names of their own, and GPUs that the user gave them.
+    if num_gpus < 2 or not name.isdecimal():
+        return config
+    return replace(config, device=f"cuda:{int(name) % num_gpus}")
