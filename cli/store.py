@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hiprobe.cli import options
-from hiprobe.cli.output import progress, say, terminal
+from hiprobe.cli.output import progress, say, terminal, warn
 from hiprobe.cli.requirements import require_extract
 from hiprobe.store.errors import HiProbeError
 
@@ -109,8 +109,10 @@ def import_(
     """Make a store of an exported HDF5 file."""
     from hiprobe.store.hdf5 import import_hdf5
 
+    warnings: list[str] = []
     with progress("videos") as on_done:
-        import_hdf5(file, store, on_done)
+        import_hdf5(file, store, on_done, on_warning=warnings.append)
+    warn(warnings)
     say(f"{store}: imported")
 
 

@@ -14,6 +14,7 @@ from hiprobe.store.errors import StoreError
 from hiprobe.store.hdf5_datasets import RowReader, UntrustedFile
 from hiprobe.store.hdf5_layout import (
     DIGEST,
+    FILE_COLUMNS,
     HDF5_SCHEMA,
     NUMBER_COLUMNS,
     OLD_HDF5_SCHEMA,
@@ -25,6 +26,7 @@ from hiprobe.store.hdf5_layout import (
 )
 from hiprobe.store.manifest import LABELS, SPLITS, parse_annotations
 from hiprobe.store.schema import DONE, FAILED, PENDING, THUMBNAIL
+from hiprobe.store.video_file import FileIdentity
 
 _MAX_PROVENANCE_BYTES = 1 << 24
 # A block is written whole, however short the video: far more bytes than the file may have.
@@ -95,6 +97,13 @@ class Hdf5Content:
         if self.has_digests and digest.hexdigest().encode() != self._tables[DIGEST][video]:
             self.file.refuse(STATES, f"the content of video {name} does not match its digest")
 
+    def video_file(self, video: int) -> FileIdentity | None:
+        """Which file a video was; None where that is not recorded."""
+        if not self.has_digests:
+            return None
+        size, mtime_ns, digest = (self._tables[f"videos/{name}"][video] for name in FILE_COLUMNS)
+        return FileIdentity(int(size), int(mtime_ns), digest.decode()) if digest else None
+
     def _schema(self) -> str:
         schema = self.file.attribute("hiprobe_schema")
         text = schema.decode(errors="replace") if isinstance(schema, bytes) else schema
@@ -133,6 +142,9 @@ class Hdf5Content:
             self.videos[column] = self._tables[f"videos/{column}"] = table(
                 f"videos/{column}", dtype
             )
+        if self.has_digests:
+            for column, dtype in FILE_COLUMNS.items():
+                self._tables[f"videos/{column}"] = table(f"videos/{column}", dtype)
         self.segments = {name: table(f"segments/{name}", "<i4") for name in SEGMENT_COLUMNS}
         self._tables |= {f"segments/{name}": column for name, column in self.segments.items()}
         if self.has_digests:

@@ -15,9 +15,11 @@ from typing import Any
 import h5py
 import numpy as np
 
+from hiprobe.store.durable_files import sync_folder
 from hiprobe.store.errors import StoreError, write_errors
 from hiprobe.store.hdf5_layout import (
     DIGEST,
+    FILE_COLUMNS,
     HDF5_SCHEMA,
     NUMBER_COLUMNS,
     SEGMENT_COLUMNS,
@@ -25,7 +27,6 @@ from hiprobe.store.hdf5_layout import (
     TEXT_COLUMNS,
     content_digest,
 )
-from hiprobe.store.journal import sync_folder
 from hiprobe.store.manifest import format_annotations
 from hiprobe.store.reader import FeatureStore
 from hiprobe.store.schema import DONE, THUMBNAIL
@@ -191,6 +192,11 @@ def _tables(store: FeatureStore) -> dict[str, np.ndarray]:
         tables[f"videos/{name}"] = np.array(texts, dtype=dtype)
     for name, dtype in NUMBER_COLUMNS.items():
         tables[f"videos/{name}"] = videos[name].to_numpy(dtype=dtype)
+    files = [store.file(video_id) for video_id in videos["video_id"]]
+    for name, dtype in FILE_COLUMNS.items():
+        unknown = "" if dtype.startswith("|S") else -1
+        values = [getattr(one, name.removeprefix("file_"), unknown) for one in files]
+        tables[f"videos/{name}"] = np.array(values, dtype=dtype)
     for name in SEGMENT_COLUMNS:
         tables[f"segments/{name}"] = segments[name].to_numpy(dtype="<i4")
     return tables

@@ -176,7 +176,9 @@ def _plan(content: Hdf5Content, video: int) -> PlannedVideo:
     columns = [content.segments[name][content.rows[video]] for name in SEGMENT_COLUMNS[2:]]
     outcome = _outcome(content, video)
     ranges = list(zip(*(column.tolist() for column in columns), strict=True))
-    return PlannedVideo(record, outcome["num_frames"], outcome["fps"], ranges)
+    return PlannedVideo(
+        record, outcome["num_frames"], outcome["fps"], ranges, content.video_file(video)
+    )
 
 
 def _outcome(content: Hdf5Content, video: int) -> dict[str, Any]:

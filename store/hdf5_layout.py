@@ -18,6 +18,8 @@ OLD_HDF5_SCHEMA = "hiprobe-hdf5-1"
 STATES = "hidden_states"
 TEXT_COLUMNS = ("video_id", "path", "split", "label", "category", "annotations", "status", "error")
 NUMBER_COLUMNS = {"num_frames": "<i4", "fps": "<f8", "num_segments": "<i4"}
+# Which file each video was: see `video_file`. The first versions did not know.
+FILE_COLUMNS = {"file_size": "<i8", "file_mtime_ns": "<i8", "file_digest": "|S32"}
 SEGMENT_COLUMNS = ("video", "segment", "start_frame", "stop_frame")
 DIGEST = "videos/digest"
 

@@ -199,8 +199,8 @@ class FeatureStore:
         return states
 
     def file(self, video_id: str) -> FileIdentity | None:
-        """Which file a finished video was made from; None where the store does not know."""
-        return self._index.file(self._video_indices([video_id])[0])
+        """Which file a video was when it was planned; None where the store does not know."""
+        return self._index.file(self._position(video_id))
 
     @property
     def thumbnail_size(self) -> tuple[int, int] | None:
@@ -271,16 +271,20 @@ class FeatureStore:
 
     def _video_indices(self, video_ids: Iterable[str]) -> list[int]:
         """Positions of finished videos, in the store's order, whatever that of `video_ids`."""
-        position = self._index.positions()
         wanted = []
         for video_id in video_ids:
-            if video_id not in position:
-                raise StoreError(f"{self.path}: no video {video_id!r}. `.videos` lists them.")
-            status = self._index.status(position[video_id])
+            position = self._position(video_id)
+            status = self._index.status(position)
             if status != schema.DONE:
                 raise StoreError(f"{self.path}: video {video_id!r} is {status}: it has no states.")
-            wanted.append(position[video_id])
+            wanted.append(position)
         return sorted(wanted)
+
+    def _position(self, video_id: str) -> int:
+        position = self._index.positions().get(video_id)
+        if position is None:
+            raise StoreError(f"{self.path}: no video {video_id!r}. `.videos` lists them.")
+        return position
 
     def _check_present(self, states: np.ndarray, videos: Sequence[int]) -> None:
         """Zarr reads a shard that is gone as NaN, without a word; real states are finite."""

@@ -19,6 +19,7 @@ from hiprobe.store import (
 )
 from hiprobe.store.hdf5 import export_hdf5, import_hdf5
 from hiprobe.store.verify import verify
+from hiprobe.store.video_file import FileIdentity
 
 OLD_FILE = Path(__file__).parent / "data/hiprobe-hdf5-1.h5"
 
@@ -30,6 +31,8 @@ def assert_equal_stores(path, again):
     assert other.provenance == one.provenance
     for layer in one.layers:
         np.testing.assert_array_equal(other.layer(layer), one.layer(layer))
+    for video_id in one.videos.index:
+        assert other.file(video_id) == one.file(video_id)
     assert other.thumbnail_size == one.thumbnail_size
     for video_id in one.segments["video_id"].unique() if one.thumbnail_size else ():
         np.testing.assert_array_equal(other.thumbnails(video_id), one.thumbnails(video_id))
@@ -42,7 +45,10 @@ def test_both_ways_nothing_is_lost(make_store, tmp_path):
             VideoRecord(name, f"/{name}.mp4", "test", "normal") for name in ("坏 #1", "later")
         ]
         writer.add_videos(
-            [PlannedVideo(records[0], 0, float("nan"), ()), PlannedVideo(records[1], 0, 25.0, ())]
+            [
+                PlannedVideo(records[0], 0, float("nan"), (), FileIdentity(3, 10**18, "0a" * 16)),
+                PlannedVideo(records[1], 0, 25.0, ()),
+            ]
         )
         writer.finish_video(8, status=FAILED, num_frames=0, fps=float("nan"), error="坏了")
     export_hdf5(path, tmp_path / "store.h5")
@@ -85,7 +91,7 @@ def test_every_dataset_has_checksums_and_the_whole_has_a_digest(make_store, tmp_
         names = []
         file.visit(names.append)
         datasets = [file[name] for name in names if isinstance(file[name], h5py.Dataset)]
-        assert len(datasets) == 18
+        assert len(datasets) == 21
         assert all(dataset.fletcher32 for dataset in datasets)
         assert file.attrs["digest"].startswith(b"sha256:")
 

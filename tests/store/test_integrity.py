@@ -43,7 +43,7 @@ SMALL_FILES = [
 def read_all(store_path):
     """Everything that a user may read of a store."""
     store = FeatureStore.open(store_path)
-    store.videos, store.segments, store.layers, store.provenance, repr(store)  # noqa: B018
+    store.videos, store.segments, store.layers, store.provenance, repr(store)
     return [store.layer(layer) for layer in store.layers], [
         store.video(name) for name in store.videos.index[store.videos["status"] == "done"]
     ]
@@ -345,15 +345,15 @@ def test_a_refresh_reads_only_what_the_journals_gained(path, monkeypatch):  # no
 
 
 def test_a_store_is_read_right_while_it_is_extended(path):  # noqa: F811
-    code = """
+    code = f"""
 import sys
-sys.path[:0] = {tests!r}, {root!r}
+sys.path[:0] = {str(Path(__file__).parent)!r}, {str(Path(__file__).parents[2])!r}
 from test_store import *
-with StoreWriter({path!r}) as writer:
+with StoreWriter({str(path)!r}) as writer:
     for number in range(12):
         writer.add_videos([plan(f"n{{number}}", 3)])
         write_video(writer, 4 + number, states_of(f"n{{number}}", 3))
-""".format(tests=str(Path(__file__).parent), root=str(Path(__file__).parents[2]), path=str(path))
+"""
     process = subprocess.Popen([sys.executable, "-c", code])
     while process.poll() is None:
         read_all(path)
