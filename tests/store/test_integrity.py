@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +21,11 @@ from hiprobe.store.journal import encode, read_journal
 from hiprobe.store.merge import merge
 from hiprobe.store.schema import INDEX_ARRAYS
 from hiprobe.store.verify import verify
+from tests.conftest import forget_digests
 from tests.store.test_store import (
     FEATURES,
     LAYERS,
     create,
-    forget_digests,
     path,  # noqa: F401 a fixture
     plan,
     states_of,
@@ -147,7 +150,7 @@ except StoreError as error:
 
 def test_a_disk_that_fills_at_any_write_leaves_the_old_plan_or_the_new(tmp_path, path):  # noqa: F811
     outcomes = set()
-    for nth in (1, 2, 3, 10, 20, 30, 38, 39, 40, 41, 42, 60):
+    for nth in (1, 2, 20, 35, 36, 37):
         copy = tmp_path / str(nth)
         shutil.copytree(path, copy)
         code = FULL.format(
@@ -181,7 +184,7 @@ def test_an_impossible_plan_is_refused(path, kind):  # noqa: F811
     metadata = json.loads((path / "zarr.json").read_text())
     metadata["attributes"]["num_rows"] = {"rows": 4, "zero": 0}[kind]
     (path / "zarr.json").write_text(json.dumps(metadata))
-    with pytest.raises(StoreError, match="its plan cannot be: the video '.*' has more segments"):
+    with pytest.raises(StoreError, match=r"its plan cannot be: the video '.*' has more segments"):
         FeatureStore.open(path)
 
 
@@ -256,7 +259,7 @@ create(Path({path!r})).close()
 """
 
 
-@pytest.mark.parametrize("nth", [1, 2, 4, 7, 30, 90, 118, 128, 135, 139, 141, 142, 144])
+@pytest.mark.parametrize("nth", [1, 2, 4, 7, 30, 75, 107, 120, 133, 135])
 def test_a_killed_create_is_gone_on_with(tmp_path, nth):
     path = tmp_path / "s"  # noqa: F811
     code = KILL_CREATE.format(
@@ -265,7 +268,8 @@ def test_a_killed_create_is_gone_on_with(tmp_path, nth):
         path=str(path),
         nth=nth,
     )
-    subprocess.run([sys.executable, "-c", code], check=False)
+    run = subprocess.run([sys.executable, "-c", code], check=False)
+    assert run.returncode == -signal.SIGKILL
     if path.exists() and not (path / "zarr.json").exists() and any(path.iterdir()):
         with pytest.raises(StoreError, match=r"the command that made it goes on, or delete it"):
             FeatureStore.open(path)
@@ -287,7 +291,8 @@ def test_a_folder_with_somebodys_files_is_never_cleared(tmp_path):
 
 
 def test_consolidated_metadata_locks_nobody_out(path):  # noqa: F811
-    with pytest.warns(UserWarning):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is no Zarr, and that it is no standard yet
         zarr.consolidate_metadata(path)
     read_all(path)
     assert verify(path).problems == []
@@ -365,7 +370,7 @@ def test_a_damaged_journal_is_refused_and_a_torn_end_is_not(path):  # noqa: F811
     (journal,) = (path / "journal").glob("*.jsonl")
     content = journal.read_bytes()
     journal.write_bytes(content[:700] + bytes([content[700] ^ 1]) + content[701:])
-    with pytest.raises(StoreError, match="the line at byte .* is damaged"):
+    with pytest.raises(StoreError, match=r"the line at byte .* is damaged"):
         FeatureStore.open(path)
     journal.write_bytes(content + b"0123 {torn")
     read_all(path)
@@ -390,6 +395,11 @@ def test_a_journal_that_is_cut_or_gone_is_missed(path):  # noqa: F811
         FeatureStore.open(path)
 
 
+OUTCOME = {
+    "event": "video", "video": 1, "status": "done", "num_frames": 1, "fps": 1, "error": "",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "entry",
     [
@@ -397,15 +407,15 @@ def test_a_journal_that_is_cut_or_gone_is_missed(path):  # noqa: F811
         {"event": "block", "video": -1, "block": 0, "rows": 1},
         {"event": "block", "video": 1.0, "block": 0, "rows": 1},
         {"event": "block", "video": 1, "block": 0, "rows": 1, "crc": "12"},
-        {"event": "video", "video": 1, "status": "well", "num_frames": 1, "fps": 1, "error": ""},
-        {"event": "video", "video": 1, "status": "done", "num_frames": 1e9, "fps": 1, "error": ""},
-        {"event": "video", "video": 1, "status": "done", "num_frames": 2**40, "fps": 1, "error": ""},
-        {"event": "video", "video": 1, "status": "done", "num_frames": 1, "fps": {}, "error": ""},
-        {"event": "video", "video": 1, "status": "done", "num_frames": 1, "fps": 1, "error": 3},
+        OUTCOME | {"status": "well"},
+        OUTCOME | {"num_frames": 1e9},
+        OUTCOME | {"num_frames": 2**40},
+        OUTCOME | {"fps": {}},
+        OUTCOME | {"error": 3},
         {"event": "files", "digests": 5},
         {"no": "event"},
     ],
-)  # fmt: skip
+)
 def test_a_journals_line_that_cannot_be_is_refused(path, entry):  # noqa: F811
     rewrite_journal(path, lambda entries: [*entries, entry])
     with pytest.raises(StoreError, match="damaged"):
@@ -473,7 +483,9 @@ def test_crafted_metadata_is_refused_in_bounded_memory(path, file, change):  # n
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
     *message, kilobytes = run.stdout.splitlines()
-    assert "damaged" in message[0] or change == {"shape": [3, HUGE, 6]}, message
+    # Rows beyond the plan do not count.
+    expected = "read" if change == {"shape": [3, HUGE, 6]} else r"damaged|does not fit into memory"
+    assert re.search(expected, message[0]), message
     assert int(kilobytes) < 600_000
 
 
@@ -520,7 +532,7 @@ def test_a_killed_merge_goes_on(path, tmp_path):  # noqa: F811
 
 
 def test_opening_and_refreshing_take_time_in_proportion(tmp_path):
-    """No exact figures here (`storage_schema.md` is read by slow machines too): a generous bound."""
+    """A generous bound: it was 3 s a refresh, and more with every video."""
     with create(tmp_path / "s") as writer:
         writer.add_videos([plan(f"v{number}", 1) for number in range(20_000)])
         started = resource.getrusage(resource.RUSAGE_SELF).ru_utime

@@ -1,4 +1,4 @@
-"""Stores that earlier versions made: they open, go on, say what cannot be checked, can be sealed."""
+"""Stores that earlier versions made open, go on, say what cannot be checked, and can be sealed."""
 
 import shutil
 from pathlib import Path
