@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ import zarr
 from hiprobe.store.errors import StoreError
 from hiprobe.store.journal import read_journal
 from hiprobe.store.manifest import parse_annotations
-from hiprobe.store.schema import DONE, JOURNAL, REPLACED, ROW_ARRAYS, VIDEO_ARRAYS
+from hiprobe.store.schema import DONE, INDEX_ARRAYS, JOURNAL, REPLACED
+from hiprobe.store.video_file import FileIdentity
 
 TEXT_COLUMNS = ("path", "split", "label", "category")
 OUTCOME_COLUMNS = ("num_frames", "fps", "num_segments", "status", "error")
@@ -77,6 +78,14 @@ class StoreIndex:
         """Frames per second; NaN where unknown."""
         return float(self._videos["fps"][video])
 
+    def file(self, video: int) -> FileIdentity | None:
+        """Which file a video was when it was planned; None where the store does not know."""
+        digest = str(self._videos["file_digest"][video])
+        if not digest:
+            return None
+        size, mtime_ns = (self._videos[name][video] for name in ("file_size", "file_mtime_ns"))
+        return FileIdentity(int(size), int(mtime_ns), digest)
+
     def video_rows(self, video: int) -> slice:
         """Real rows of a video: one per segment, without the padding."""
         first = int(self._videos["first_row"][video])
@@ -135,9 +144,9 @@ class StoreIndex:
         return pd.DataFrame(columns | {name: self._rows[name][rows] for name in SEGMENT_COLUMNS})
 
     def arrays(self) -> Iterator[tuple[str, np.ndarray]]:
-        """All index arrays by name, as they are to be sealed."""
-        yield from self._videos.items()
-        yield from self._rows.items()
+        """The index arrays that the journals change, by name, as they are to be sealed."""
+        yield from ((name, self._videos[name]) for name in OUTCOME_COLUMNS)
+        yield from ((name, self._rows[name]) for name in ("valid", "stop_frame"))
 
 
 def read_index(path: Path, group: zarr.Group) -> StoreIndex:
@@ -149,8 +158,8 @@ def read_index(path: Path, group: zarr.Group) -> StoreIndex:
         An index array is missing or shorter than the store says, or a journal is of another plan.
     """
     index = StoreIndex(
-        _read_arrays(path, group, VIDEO_ARRAYS, int(group.attrs["num_videos"])),  # type: ignore[arg-type]
-        _read_arrays(path, group, ROW_ARRAYS, int(group.attrs["num_rows"])),  # type: ignore[arg-type]
+        _read_arrays(path, group, "video", int(group.attrs["num_videos"])),  # type: ignore[arg-type]
+        _read_arrays(path, group, "row", int(group.attrs["num_rows"])),  # type: ignore[arg-type]
     )
     for entry in read_journal(path / JOURNAL):
         video = entry["video"]
@@ -167,19 +176,23 @@ def read_index(path: Path, group: zarr.Group) -> StoreIndex:
     return index
 
 
-def _read_arrays(
-    path: Path, group: zarr.Group, names: Sequence[str], length: int
-) -> dict[str, np.ndarray]:
+def _read_arrays(path: Path, group: zarr.Group, dim: str, length: int) -> dict[str, np.ndarray]:
     """Read the first `length` entries of index arrays; what lies beyond is no part of the store."""
     arrays = {}
-    for name in names:
-        if name not in group:
-            raise StoreError(f"{path}: damaged: the array {name!r} is missing")
-        array = np.asarray(group[name][:length])  # type: ignore[index]
-        if len(array) != length:
+    for array in INDEX_ARRAYS:
+        if array.dim != dim:
+            continue
+        if array.name not in group:
+            if not array.is_optional:
+                raise StoreError(f"{path}: damaged: the array {array.name!r} is missing")
+            dtype = object if array.dtype == "string" else array.dtype
+            arrays[array.name] = np.full(length, array.fill_value, dtype=dtype)
+            continue
+        values = np.asarray(group[array.name][:length])  # type: ignore[index]
+        if len(values) != length:
             raise StoreError(
-                f"{path}: damaged: {name!r} has {len(array)} entries, expected {length}"
+                f"{path}: damaged: {array.name!r} has {len(values)} entries, expected {length}"
             )
         # Python's own strings, for tables and for keys; copies, as the journal is applied in place.
-        arrays[name] = array.astype(object) if array.dtype.kind == "T" else array.copy()
+        arrays[array.name] = values.astype(object) if values.dtype.kind == "T" else values.copy()
     return arrays

@@ -123,4 +123,5 @@ def _plan(store: FeatureStore, video_id: str) -> PlannedVideo:
     )
     segments = store.segments[store.segments["video_id"] == video_id]
     ranges = [(int(a), int(b)) for a, b in segments[["start_frame", "stop_frame"]].to_numpy()]
-    return PlannedVideo(record, int(video["num_frames"]), float(video["fps"]), ranges)
+    file = store.file(video_id)
+    return PlannedVideo(record, int(video["num_frames"]), float(video["fps"]), ranges, file)

@@ -17,6 +17,7 @@ from hiprobe.store.checked_arrays import CheckedArrays
 from hiprobe.store.errors import StoreError
 from hiprobe.store.index import StoreIndex, read_index
 from hiprobe.store.provenance import Provenance
+from hiprobe.store.video_file import FileIdentity
 
 if TYPE_CHECKING:
     import xarray
@@ -200,6 +201,10 @@ class FeatureStore:
         states = self._arrays.video(self._index.video_rows(video))
         self._check_present(states, [video])
         return states
+
+    def file(self, video_id: str) -> FileIdentity | None:
+        """Which file a finished video was made from; None where the store does not know."""
+        return self._index.file(self._video_indices([video_id])[0])
 
     @property
     def thumbnail_size(self) -> tuple[int, int] | None:

@@ -10,6 +10,9 @@ import numpy as np
 
 from hiprobe.store.manifest import VideoRecord, format_annotations
 from hiprobe.store.schema import PENDING
+from hiprobe.store.video_file import FileIdentity
+
+UNKNOWN_FILE = FileIdentity(-1, -1, "")
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,15 @@ class PlannedVideo:
         Frames per second; NaN where unknown.
     segments : sequence of (int, int)
         Frame ranges ``[start_frame, stop_frame)`` of its segments, in order.
+    file : FileIdentity or None
+        Which file it is; None where unknown.
     """
 
     record: VideoRecord
     num_frames: int
     fps: float
     segments: Sequence[tuple[int, int]]
+    file: FileIdentity | None = None
 
 
 def plan_rows(
@@ -64,6 +70,10 @@ def plan_rows(
         "error": _strings("" for _ in videos),
         "annotations": _strings(format_annotations(video.record.annotations) for video in videos),
     }
+    files = [video.file or UNKNOWN_FILE for video in videos]
+    columns["file_size"] = np.array([file.size for file in files], dtype=np.int64)
+    columns["file_mtime_ns"] = np.array([file.mtime_ns for file in files], dtype=np.int64)
+    columns["file_digest"] = _strings(file.digest for file in files)
     for name in ("video_id", "path", "split", "label", "category"):
         columns[name] = _strings(getattr(video.record, name) for video in videos)
     return columns, num_rows

@@ -43,6 +43,8 @@ class IndexArray:
     dim: str
     dtype: str
     fill_value: Any
+    # Stores made before it came do not have it: it reads as its fill value.
+    is_optional: bool = False
 
     @property
     def chunk(self) -> int:
@@ -68,9 +70,10 @@ INDEX_ARRAYS = (
     IndexArray("num_segments", "video", "int32", 0),
     IndexArray("status", "video", "string", PENDING),
     IndexArray("error", "video", "string", ""),
+    IndexArray("file_size", "video", "int64", -1, is_optional=True),
+    IndexArray("file_mtime_ns", "video", "int64", -1, is_optional=True),
+    IndexArray("file_digest", "video", "string", "", is_optional=True),
 )
-ROW_ARRAYS = tuple(array.name for array in INDEX_ARRAYS if array.dim == "row")
-VIDEO_ARRAYS = tuple(array.name for array in INDEX_ARRAYS if array.dim == "video")
 
 
 def create(
@@ -135,17 +138,22 @@ def create(
     )
     layer[:] = list(layers)
     for array in INDEX_ARRAYS:
-        group.create_array(
-            array.name,
-            shape=(0,),
-            chunks=(array.chunk,),
-            dtype=array.dtype,
-            fill_value=array.fill_value,
-            dimension_names=(array.dim,),
-        )
+        create_index_array(group, array)
     # The journal's folder is a Zarr group too, so that no Zarr reader trips over it.
     group.create_group(JOURNAL)
     return group
+
+
+def create_index_array(group: zarr.Group, array: IndexArray, length: int = 0) -> None:
+    """Create one of the small arrays, of its fill value."""
+    group.create_array(
+        array.name,
+        shape=(length,),
+        chunks=(array.chunk,),
+        dtype=array.dtype,
+        fill_value=array.fill_value,
+        dimension_names=(array.dim,),
+    )
 
 
 def hidden_states_codecs(shard: tuple[int, int, int]) -> ShardingCodec:

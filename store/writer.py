@@ -254,6 +254,9 @@ class StoreWriter(BlockWriter):
         lengths = {"video": first_video + len(videos), "row": num_rows}
         with write_errors(self.path):
             for array in schema.INDEX_ARRAYS:
+                # The store is older than this array: it knows nothing of its videos so far.
+                if array.name not in self._group:
+                    schema.create_index_array(self._group, array, first_video)
                 zarr_array = self._array(array.name)
                 start = first_video if array.dim == "video" else first_row
                 zarr_array.resize((lengths[array.dim],))
@@ -290,7 +293,7 @@ class StoreWriter(BlockWriter):
 
     def _sync_index(self) -> None:
         """Bring metadata and index arrays to the disk; `write_block` does it for the shards."""
-        names = ["hidden_states", "layer", *schema.ROW_ARRAYS, *schema.VIDEO_ARRAYS]
+        names = ["hidden_states", "layer", *(array.name for array in schema.INDEX_ARRAYS)]
         names += [schema.THUMBNAIL] * (self.thumbnail_size is not None)
         for name in names:
             for file in (*(self.path / name).glob("c/*"), self.path / name / "zarr.json"):
