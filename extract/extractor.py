@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -21,8 +22,9 @@ from hiprobe.extract.overlap import WriteBehind, read_ahead
 from hiprobe.extract.plan import Job
 from hiprobe.store import DONE, FAILED, BlockWriter, VideoError
 
-# Batches that wait for the model, and blocks that wait for the disk: what bounds the memory.
-BATCHES_AHEAD, BLOCKS_BEHIND = 4, 4
+# Batches that wait for the model (so many, and so large together), and blocks that wait for the
+# disk: what bounds the memory.
+BATCHES_AHEAD, BYTES_AHEAD, BLOCKS_BEHIND = 4, 2**31, 4
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,10 @@ def extract_videos(
     # Several readers, a video each: their items come mixed, those of one video in order.
     open_videos: dict[int, _OpenVideo] = {}
     with WriteBehind(BLOCKS_BEHIND) as behind:
-        items = read_ahead(jobs, read, num_readers, BATCHES_AHEAD)
+        items = read_ahead(
+            jobs, read, num_readers, BATCHES_AHEAD,
+            num_bytes=attrgetter("num_bytes"), max_bytes=BYTES_AHEAD,
+        )  # fmt: skip
         try:
             for item, seconds_waited, started in _timed(items):
                 job = item.job
