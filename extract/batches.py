@@ -10,6 +10,7 @@ import torch
 
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.batch_size import BatchSize, is_out_of_memory
+from hiprobe.extract.changed_files import changed_file
 from hiprobe.extract.plan import Job
 from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.thumbnails import make_thumbnail
@@ -60,12 +61,15 @@ class End:
         What to keep in mind of a video that is whole enough.
     failure : str
         Why the video has failed; else empty.
+    changed : str
+        How its file has changed since it was planned; else empty.
     """
 
     job: Job
     num_frames: int = 0
     note: str = ""
     failure: str = ""
+    changed: str = ""
 
     @property
     def num_bytes(self) -> int:
@@ -88,6 +92,10 @@ def read_batches(
     same segments whether a run was interrupted or not, and so the states are the same to the last
     bit: they depend a little on what shares a batch.
     """
+    known = writer.index.file(job.video)
+    if changed := changed_file(known, job.record.path):
+        yield End(job, changed=changed)
+        return
     first = job.first_block * writer.row_block
     ranges = segment_ranges(job.num_frames, segment_frames)
     reader = SegmentReader(job.record.path, ranges, keyframes, first)
@@ -111,8 +119,11 @@ def read_batches(
     except MemoryError:  # of anything that is small beside the frames
         yield End(job, failure=f"{job.record.path}: there is not enough memory to read it.")
     else:
+        # Written over while it was read.
+        changed = changed_file(known, job.record.path)
         # Frames beyond the plan have no rows.
-        yield End(job, num_frames=min(reader.num_decoded, job.num_frames), note=note)
+        num_frames = min(reader.num_decoded, job.num_frames)
+        yield End(job, num_frames=num_frames, note=note, changed=changed)
 
 
 def _take(segments: Iterator[Segment], num_segments: int) -> list[Segment]:

@@ -18,6 +18,7 @@ import torch
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.batch_size import BatchSize, states_of_any_size
 from hiprobe.extract.batches import Batch, End, read_batches
+from hiprobe.extract.changed_files import CHANGED
 from hiprobe.extract.overlap import WriteBehind, read_ahead
 from hiprobe.extract.plan import Job
 from hiprobe.store import DONE, FAILED, BlockWriter, VideoError
@@ -37,9 +38,9 @@ class Progress:
     num_segments : int
         Finished since the last message.
     outcome : str
-        'done' or 'failed' when the video has ended, else empty.
+        'done', 'failed' or 'changed' (see `changed_files`) when the video has ended, else empty.
     reason : str
-        Why it failed, or a note.
+        Why it failed, how it has changed, or a note.
     seconds, waited_seconds : float
         Since the last message; and of these, how long the model waited for segments.
     gpu_bytes : int
@@ -103,6 +104,10 @@ class _OpenVideo:
         """Commit that the video has failed; its blocks stay, but nobody reads them."""
         self.has_failed = True
         return self._end(FAILED, self._job.num_frames, reason)
+
+    def leave(self, changed: str) -> Progress:
+        """Commit nothing: it stays as it was, and unfinished, until the user decides."""
+        return Progress(self._job.record.video_id, outcome=CHANGED, reason=changed)
 
     def _write_block(self) -> None:
         states = np.concatenate(self._states, axis=1)
@@ -188,9 +193,11 @@ def _take(
     if video.has_failed:
         return None
     if isinstance(item, End):
-        return (
-            video.fail(item.failure) if item.failure else video.finish(item.num_frames, item.note)
-        )
+        if item.changed:
+            return video.leave(item.changed)
+        if item.failure:
+            return video.fail(item.failure)
+        return video.finish(item.num_frames, item.note)
     try:
         states = states_of_any_size(backbone, item.inputs, item.num_segments, batch_size)
         _check_finite(states, backbone.layers, video.num_segments, item.job.record.path)

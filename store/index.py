@@ -118,9 +118,11 @@ class StoreIndex:
         # doing it twice must give the same.
         for name in ("status", "error", "num_frames", "fps"):
             self._videos[name][video] = entry[name]
-        if entry["status"] != DONE:
-            return
         rows, num_frames = self.video_rows(video), entry["num_frames"]
+        if entry["status"] != DONE:
+            # It may have been done before, and is set aside now.
+            self._rows["valid"][rows] = False
+            return
         stop_frame = self._rows["stop_frame"][rows]
         np.minimum(stop_frame, num_frames, out=stop_frame)
         # Fewer frames decoded than the container promised: rows without a frame stay invalid.
