@@ -293,7 +293,9 @@ class StoreWriter(BlockWriter):
 
     def _sync_index(self) -> None:
         """Bring metadata and index arrays to the disk; `write_block` does it for the shards."""
-        names = ["hidden_states", "layer", *(array.name for array in schema.INDEX_ARRAYS)]
+        # A store of an earlier version lacks some of them.
+        own = [array.name for array in schema.INDEX_ARRAYS if array.name in self._group]
+        names = ["hidden_states", "layer", *own]
         names += [schema.THUMBNAIL] * (self.thumbnail_size is not None)
         for name in names:
             for file in (*(self.path / name).glob("c/*"), self.path / name / "zarr.json"):
