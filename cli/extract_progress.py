@@ -131,8 +131,8 @@ def print_summary(summary: ExtractSummary, store: Path) -> None:
     changed = f", {len(summary.changed)} changed" if summary.changed else ""
     pending = f", {summary.num_pending} pending" if summary.num_pending else ""
     say(
-        f"{store}: {summary.num_done} videos done, {len(summary.failures)} failed{changed}{pending}; "
-        f"{summary.num_segments} segments"
+        f"{store}: {summary.num_done} videos done, {len(summary.failures)} failed"
+        f"{changed}{pending}; {summary.num_segments} segments"
     )
 
 

@@ -162,6 +162,7 @@ def load_internvl_chat(
             dtype="auto" if dtype is None else dtype,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            trust_remote_code=False,
             **options,
         )
     except (OSError, ValueError, LookupError, ImportError) as error:
@@ -378,7 +379,7 @@ def _load_tokenizer(folder: Path) -> Any:
     if not settings.get("tokenizer_class", "").startswith("InternLM2"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     elif (folder / "tokenizer.json").exists():
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
     else:
         start = "<s> " if settings.get("add_bos_token", True) else ""
         tokenizer = _internlm2_tokenizer(folder / "tokenizer.model", added, start)

@@ -28,6 +28,10 @@ from hiprobe.store.provenance import ModelRecord, Purpose
 # quantised weights nothing was measured.
 TOLERANCES = {"float32": 1e-4, "float16": 0.01, "bfloat16": 0.05}
 QUANTISED_TOLERANCE = 0.1
+DIGESTS = {
+    "model.weights_digest": "weights",
+    "model.files_digest": "configuration, tokenizer, processor or chat template",
+}
 
 
 def recompute(path: Path, backbone: Backbone, num_segments: int, seed: int) -> dict[str, Any]:
@@ -87,7 +91,9 @@ def recompute(path: Path, backbone: Backbone, num_segments: int, seed: int) -> d
         "tolerance": tolerance,
         "exceeded": [
             # Written so that nan, of which every comparison is false, exceeds it.
-            [one.video_id, one.segment] for one in measured if not (one.of_l2 <= tolerance).all()
+            [one.video_id, one.segment]
+            for one in measured
+            if not (one.of_l2 <= tolerance).all()
         ],
         "seed": seed,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -131,9 +137,7 @@ def _greatest(store: FeatureStore, differences: Sequence[np.ndarray]) -> dict[st
     if not differences:
         return {}
     greatest = np.max(differences, axis=0)
-    return {
-        str(layer): float(value) for layer, value in zip(store.layers, greatest, strict=True)
-    }
+    return {str(layer): float(value) for layer, value in zip(store.layers, greatest, strict=True)}
 
 
 def certify(
@@ -183,7 +187,7 @@ def certify(
     )
     comparison = compare_with_model(store.origin, backbone, Purpose.AGAIN)
     for one in comparison.refused:
-        name = "weights" if one.name == "model.weights_digest" else one.name
+        name = DIGESTS.get(one.name, one.name)
         raise ModelError(
             f"{backbone.config.model}: has {name} {one.second}, the store was made with "
             f"{one.first}. Give that model with --model."

@@ -67,8 +67,9 @@ def test_a_finished_video_whose_file_has_changed_is_named_and_left(job, make_vid
     make_video("one.mp4", 54, seed=2)
     summary = extract(job)
     assert list(summary.changed) == ["one"]
-    assert "one.mp4: is another file than the store's states were made from" in (
-        summary.changed["one"]
+    assert (
+        "one.mp4: is another file than the store's states were made from"
+        in (summary.changed["one"])
     )
     assert "--replace-changed" in summary.changed["one"]
     assert (summary.num_done, summary.failures) == (2, {})

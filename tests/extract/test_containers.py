@@ -1,6 +1,7 @@
 """Only the file itself is read: no playlist, no other file, no network."""
 
 import struct
+from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -114,10 +115,8 @@ def test_a_track_whose_pictures_lie_in_another_file_gives_none_of_them(tmp_path)
     with av.open(str(path), options=follow) as container:
         assert len(list(container.decode(video=0))) == 30  # the file is what it is meant to be
     read = partial(SegmentReader, path, segment_ranges(30, 24), 8)
-    try:
+    with suppress(VideoError):
         assert not list(read())
-    except VideoError:
-        pass
 
 
 def test_every_demuxer_is_one_that_ffmpeg_may_have_and_none_opens_other_files():

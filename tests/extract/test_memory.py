@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def extract_within(tmp_path_factory):
-    """Extract two small videos and a large one between them with so many bytes more than at rest."""
+    """Extract a large video between two small ones with so many bytes more than at rest."""
     root = tmp_path_factory.mktemp("memory")
     model = build_random_model(root / "model")
     large = partial(video, size=(4096, 4096), codec="mjpeg", pix_fmt="yuvj420p")
