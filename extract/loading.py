@@ -127,10 +127,15 @@ def prompt_text(config: BackboneConfig, processor: Any) -> str:
     Raises
     ------
     ModelError
-        It has none, or one that is broken, forbidden, or does not end.
+        It has none, or one that is broken, forbidden, or does not end; or the tokenizer knows
+        nothing of what it gives.
     """
     try:
-        return chat_text(processor, config.prompt)
+        text = chat_text(processor, config.prompt)
+        # Without its files, Transformers makes an empty one, without a word.
+        if set(processor.tokenizer(text)["input_ids"]) <= {processor.tokenizer.unk_token_id}:
+            raise ValueError("the tokenizer knows nothing of it; its files are missing")
+        return text
     except ValueError as error:
         raise ModelError(
             f"{config.model}: its chat template cannot be used: {error}. Give a model with a chat "
