@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from hiprobe.cli import options
-from hiprobe.cli.output import EXIT_SOME_FAILED
+from hiprobe.cli.output import EXIT_SOME_FAILED, check_parity
 from hiprobe.cli.requirements import require_extract
 
 
@@ -86,6 +86,9 @@ def extract(
     retry_failed: Annotated[
         bool, typer.Option(help="Try the videos that failed once more.")
     ] = False,
+    replace_changed: Annotated[
+        bool, typer.Option(help="Extract the videos again whose files have changed.")
+    ] = False,
     parity: Annotated[
         int, typer.Option(min=0, help="Compute so many segments again at the end, one by one.")
     ] = 4,
@@ -134,6 +137,7 @@ def extract(
         limit=limit,
         only=tuple(only or ()),
         retry_failed=retry_failed,
+        replace_changed=replace_changed,
         parity=parity,
     )
     if dry_run:
@@ -141,7 +145,9 @@ def extract(
         return
     summary = extract_progress.run_with_progress(config, log_json)
     extract_progress.print_summary(summary, store)
-    if summary.failures:
+    if summary.parity:
+        check_parity(summary.parity, store)
+    if summary.failures or summary.changed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
 

@@ -22,8 +22,9 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from hiprobe.cli.output import say, terminal
+from hiprobe.cli.output import say, say_parity, terminal
 from hiprobe.extract import pipeline
+from hiprobe.extract.changed_files import CHANGED
 from hiprobe.extract.config import ExtractConfig
 from hiprobe.extract.extractor import Progress as Step
 from hiprobe.extract.pipeline import ExtractSummary
@@ -63,8 +64,8 @@ def run_with_progress(config: ExtractConfig, log_json: Path | None) -> ExtractSu
             totals["waited"] += step.waited_seconds
             totals["gpu_bytes"] = max(totals["gpu_bytes"], step.gpu_bytes)
             bar.update(task, advance=step.num_segments, state=_state(step.video_id, totals))
-            if step.outcome == FAILED:
-                bar.console.print(f"failed: {step.reason}", style="red")
+            if step.outcome in (FAILED, CHANGED):
+                bar.console.print(f"{step.outcome}: {step.reason}", style="red")
             if step.outcome:
                 log("video", **asdict(step))
 
@@ -124,25 +125,24 @@ def print_summary(summary: ExtractSummary, store: Path) -> None:
     for video_id, note in summary.notes.items():
         say(f"note: {video_id}: {note}", style="yellow")
     _print_failures(summary.failures)
+    _print_failures(summary.changed, "changed", "how its file has changed")
     if summary.parity:
-        differences = summary.parity["max_relative_difference"]
-        layer = max(differences, key=differences.__getitem__)
-        say(
-            f"parity: {len(summary.parity['segments'])} random segments computed again one by "
-            f"one differ by at most {differences[layer]:.1e} (relative, layer {layer})"
-        )
+        say_parity(summary.parity)
+    changed = f", {len(summary.changed)} changed" if summary.changed else ""
     pending = f", {summary.num_pending} pending" if summary.num_pending else ""
     say(
-        f"{store}: {summary.num_done} videos done, {len(summary.failures)} failed{pending}; "
-        f"{summary.num_segments} segments"
+        f"{store}: {summary.num_done} videos done, {len(summary.failures)} failed"
+        f"{changed}{pending}; {summary.num_segments} segments"
     )
 
 
-def _print_failures(failures: dict[str, str]) -> None:
-    """Print a table of the videos that failed, if there are any."""
+def _print_failures(
+    failures: dict[str, str], what: str = "failed", header: str = "why it failed"
+) -> None:
+    """Print a table of the videos that failed, or have changed, if there are any."""
     if not failures:
         return
-    table = Table("video", "why it failed", title=f"{len(failures)} failed", title_style="red")
+    table = Table("video", header, title=f"{len(failures)} {what}", title_style="red")
     for video_id, reason in failures.items():
         table.add_row(video_id, reason)
     terminal().print(table)

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 from rich.text import Text
+
+from hiprobe.store.errors import HiProbeError, listing
 
 EXIT_USER_ERROR = 1
 EXIT_SOME_FAILED = 3
@@ -32,6 +36,40 @@ def warn(warnings: Iterable[str]) -> None:
     """Print warnings, a line each."""
     for warning in warnings:
         say(f"warning: {warning}", style="yellow")
+
+
+def say_parity(certificate: dict[str, Any]) -> None:
+    """Say how segments computed again compare with the store."""
+    warn(certificate.get("warnings", ()))
+    differences = certificate["relative_l2"]
+    if not differences:
+        say("parity: no segment could be computed again", style="yellow")
+        return
+    layer = max(differences, key=differences.__getitem__)
+    say(
+        f"parity: {len(certificate['segments'])} segments computed again one by one differ by at "
+        f"most {differences[layer]:.1e} (relative L2, layer {layer}; "
+        f"tolerance {certificate['tolerance']:.0e})"
+    )
+
+
+def check_parity(certificate: dict[str, Any], store: Path) -> None:
+    """Refuse a certificate whose segments differ more than they may.
+
+    Raises
+    ------
+    HiProbeError
+        It names them.
+    """
+    if exceeded := certificate["exceeded"]:
+        raise HiProbeError(
+            f"{store}: parity failed: {len(exceeded)} of {len(certificate['segments'])} segments "
+            f"computed again differ from the stored ones by more than "
+            f"{certificate['tolerance']:.0e}:\n"
+            + listing([f"{video_id}, segment {segment}" for video_id, segment in exceeded])
+            + "\nBatches, memory or a library changed the numbers: extract to another store with "
+            "--batch-size 1 and compare."
+        )
 
 
 @contextmanager

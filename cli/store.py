@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from hiprobe.cli import options
-from hiprobe.cli.output import progress, say, terminal, warn
+from hiprobe.cli.output import check_parity, progress, say, say_parity, terminal, warn
 from hiprobe.cli.requirements import require_extract
 from hiprobe.store.errors import HiProbeError
 
@@ -51,7 +51,10 @@ def verify(
     device: options.Device = "auto",
     seed: options.Seed = 0,
 ) -> None:
-    """Read everything back: checksums, missing blocks, values that are not finite."""
+    """Read everything back: checksums, missing blocks, values that are not finite.
+
+    With --parity, exit code 1 where states computed again differ by more than their tolerance.
+    """
     from hiprobe.store.verify import verify as verify_store
 
     with progress("reading") as on_done:
@@ -122,6 +125,7 @@ def _certify(store: Path, num_segments: int, model: str | None, device: str, see
     from hiprobe.extract.parity import certify
 
     certificate = certify(store, num_segments, model=model, device=device, seed=seed)
-    for layer, difference in certificate["max_relative_difference"].items():
+    for layer, difference in certificate["relative_l2"].items():
         say(f"layer {layer}: {difference:.1e}")
-    say(f"parity: {len(certificate['segments'])} segments computed again one by one")
+    say_parity(certificate)
+    check_parity(certificate, store)

@@ -16,8 +16,16 @@ import av
 import numpy as np
 import torch
 
+from hiprobe.extract.chat_template import chat_text
 from hiprobe.extract.config import DEFAULT_PROMPT, BackboneConfig
-from hiprobe.extract.loading import DTYPES, load_model, resolve_device, weights_digest
+from hiprobe.extract.loading import (
+    DTYPES,
+    files_digest,
+    load_model,
+    prompt_text,
+    resolve_device,
+    weights_digest,
+)
 from hiprobe.extract.video import Segment
 from hiprobe.store import ModelError
 
@@ -131,7 +139,10 @@ class Backbone:
         self.device = resolve_device(config.device)
         model, processor, folder = load_model(config, self.device)
         self._model, self._processor = model, processor
-        self._weights_digest = weights_digest(folder)
+        self._digests = {
+            "weights_digest": weights_digest(folder),
+            "files_digest": files_digest(folder),
+        }
         decoder: Any = getattr(model, "language_model", None)
         if not hasattr(decoder, "layers") or not hasattr(decoder, "norm"):
             raise ModelError(
@@ -150,12 +161,7 @@ class Backbone:
             # Only the inside: the hooks stay outside of what is compiled.
             for layer in decoder.layers:
                 layer.forward = torch.compile(layer.forward)
-        try:
-            self._text = chat_text(processor, config.prompt)
-        except ValueError as error:
-            raise ModelError(
-                f"{config.model}: no chat template in its processor: {error}"
-            ) from error
+        self._text = prompt_text(config, processor)
 
     def prepare(self, segments: Sequence[Segment], fps: float) -> dict[str, torch.Tensor]:
         """Turn segments into model inputs in main memory, each segment a video of its own.
@@ -207,7 +213,7 @@ class Backbone:
             "model": {
                 "id": self.config.model,
                 "revision": getattr(model_config, "_commit_hash", None) or self.config.revision,
-                "weights_digest": self._weights_digest,
+                **self._digests,
                 "class": type(self._model).__name__,
                 "dtype": str(self._model.dtype).removeprefix("torch."),
                 "attention": model_config._attn_implementation,
@@ -228,20 +234,6 @@ class Backbone:
             },
         }
         return BackboneDescription(provenance, self.layers, self.num_features, str(self.device))
-
-
-def chat_text(processor: Any, prompt: str) -> str:
-    """Put a video and a prompt into the processor's chat template, up to where the answer begins.
-
-    Raises
-    ------
-    ValueError
-        It has no chat template.
-    """
-    content = [{"type": "video"}, {"type": "text", "text": prompt}]
-    return processor.apply_chat_template(
-        [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
-    )
 
 
 def process_segments(

@@ -50,6 +50,14 @@ class BatchSize:
         self.size, self._grows = max(1, num_segments // 2), False
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether torch, NumPy or FFmpeg got no memory."""
+    # The CPU's allocator of torch has no error class of its own.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        "t allocate memory" in str(error)
+    )
+
+
 def states_of_any_size(
     backbone: Backbone,
     inputs: dict[str, torch.Tensor],
@@ -69,9 +77,8 @@ def states_of_any_size(
     """
     try:
         states = backbone.states(inputs)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        # The CPU's allocator has no error class of its own.
-        if not isinstance(error, torch.OutOfMemoryError) and "t allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         if num_segments == 1:
             raise VideoError(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import torch
 
 from hiprobe.extract.backbone import Backbone
-from hiprobe.extract.batch_size import BatchSize
+from hiprobe.extract.batch_size import BatchSize, is_out_of_memory
+from hiprobe.extract.changed_files import changed_file
 from hiprobe.extract.plan import Job
 from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.thumbnails import make_thumbnail
@@ -19,6 +19,9 @@ from hiprobe.store import BlockWriter, VideoError
 
 # A container's count may be off by the frames that a cut left without their reference.
 TOLERANCE_FRAMES = 24
+# Pixels of a batch before they are resized: 8 segments of 8 keyframes of 1920x1080. Larger frames
+# go through the model in smaller batches.
+MAX_PIXEL_BYTES = 2**29
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,11 @@ class Batch:
     inputs: dict[str, torch.Tensor]
     thumbnails: np.ndarray | None
 
+    @property
+    def num_bytes(self) -> int:
+        """What it takes of the main memory."""
+        return sum(tensor.nbytes for tensor in self.inputs.values())
+
 
 @dataclass(frozen=True)
 class End:
@@ -53,12 +61,20 @@ class End:
         What to keep in mind of a video that is whole enough.
     failure : str
         Why the video has failed; else empty.
+    changed : str
+        How its file has changed since it was planned; else empty.
     """
 
     job: Job
     num_frames: int = 0
     note: str = ""
     failure: str = ""
+    changed: str = ""
+
+    @property
+    def num_bytes(self) -> int:
+        """Next to nothing."""
+        return 0
 
 
 def read_batches(
@@ -76,6 +92,10 @@ def read_batches(
     same segments whether a run was interrupted or not, and so the states are the same to the last
     bit: they depend a little on what shares a batch.
     """
+    known = writer.index.file(job.video)
+    if changed := changed_file(known, job.record.path):
+        yield End(job, changed=changed)
+        return
     first = job.first_block * writer.row_block
     ranges = segment_ranges(job.num_frames, segment_frames)
     reader = SegmentReader(job.record.path, ranges, keyframes, first)
@@ -85,18 +105,36 @@ def read_batches(
     try:
         while True:
             room = writer.row_block - position % writer.row_block
-            batch = list(islice(segments, min(batch_size.size, room)))
+            batch = _take(segments, min(batch_size.size, room))
             if not batch:
                 break
-            inputs = _prepare(backbone, batch, job)
-            yield Batch(job, len(batch), inputs, _thumbnails(batch, writer.thumbnail_size))
-            position += len(batch)
+            num_segments, inputs = len(batch), _prepare(backbone, batch, job)
+            thumbnails = _thumbnails(batch, writer.thumbnail_size)
+            del batch  # the pixels: nobody needs them while the next ones are read
+            yield Batch(job, num_segments, inputs, thumbnails)
+            position += num_segments
         note = check_length(job, reader)
     except VideoError as error:
         yield End(job, failure=str(error))
+    except MemoryError:  # of anything that is small beside the frames
+        yield End(job, failure=f"{job.record.path}: there is not enough memory to read it.")
     else:
+        # Written over while it was read.
+        changed = changed_file(known, job.record.path)
         # Frames beyond the plan have no rows.
-        yield End(job, num_frames=min(reader.num_decoded, job.num_frames), note=note)
+        num_frames = min(reader.num_decoded, job.num_frames)
+        yield End(job, num_frames=num_frames, note=note, changed=changed)
+
+
+def _take(segments: Iterator[Segment], num_segments: int) -> list[Segment]:
+    """Take a batch: so many segments, or fewer where their frames are large; empty at the end."""
+    batch: list[Segment] = []
+    # A video's frames are of one size, so the batches are the same whenever it is read.
+    while len(batch) < num_segments and (segment := next(segments, None)) is not None:
+        batch.append(segment)
+        if (len(batch) + 1) * segment.keyframes.nbytes > MAX_PIXEL_BYTES:
+            break
+    return batch
 
 
 def _thumbnails(batch: Sequence[Segment], size: tuple[int, int] | None) -> np.ndarray | None:
@@ -109,10 +147,15 @@ def _thumbnails(batch: Sequence[Segment], size: tuple[int, int] | None) -> np.nd
 
 def _prepare(backbone: Backbone, batch: Sequence[Segment], job: Job) -> dict[str, torch.Tensor]:
     """Prepare a batch; frames that the processor refuses are the video's fault."""
+    height, width = batch[0].keyframes.shape[1:3]
     try:
         return backbone.prepare(batch, job.fps)
-    except (ValueError, RuntimeError) as error:
-        height, width = batch[0].keyframes.shape[1:3]
+    except (MemoryError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise VideoError(
+                f"{job.record.path}: there is not enough memory to prepare its {width}x{height} "
+                "frames. Free some, take fewer --readers or --keyframes, or re-encode it smaller."
+            ) from error
         raise VideoError(
             f"{job.record.path}: the model's processor refuses its {width}x{height} frames: {error}"
         ) from error

@@ -77,6 +77,8 @@ class ExtractConfig:
         Ids of the videos to extract in this run, or patterns with ``*``; none: all.
     retry_failed : bool
         Plan and extract failed videos again.
+    replace_changed : bool
+        Plan and extract videos again whose files have changed.
     parity : int
         Segments to compute again at the end, one at a time.
     """
@@ -96,4 +98,5 @@ class ExtractConfig:
     limit: int | None = None
     only: tuple[str, ...] = ()
     retry_failed: bool = False
+    replace_changed: bool = False
     parity: int = 4

@@ -29,7 +29,7 @@ from hiprobe.store.localization import DEFAULT_SIGMA, intervals, smooth
 from hiprobe.store.provenance import Difference, Purpose
 from hiprobe.store.results import Interval
 
-SEGMENTS_AHEAD = 4
+SEGMENTS_AHEAD, BYTES_AHEAD = 4, 2**29
 DESCRIBED_KEYFRAMES = 16
 
 
@@ -117,7 +117,11 @@ def detect(
     )
     ranges: list[tuple[int, int]] = []
     scores: list[float] = []
-    for segment in read_ahead([reader], iter, num_threads=1, depth=SEGMENTS_AHEAD):
+    segments = read_ahead(
+        [reader], iter, num_threads=1, depth=SEGMENTS_AHEAD,
+        num_bytes=lambda segment: segment.keyframes.nbytes, max_bytes=BYTES_AHEAD,
+    )  # fmt: skip
+    for segment in segments:
         states = backbone.states(backbone.prepare([segment], video.fps))
         ranges.append((segment.start_frame, segment.stop_frame))
         scores.append(float(probe.score(states[0])[0]))

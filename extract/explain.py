@@ -15,6 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from hiprobe.extract.changed_files import changed_file
 from hiprobe.extract.config import BackboneConfig
 from hiprobe.extract.generation import MAX_NEW_TOKENS, Describer
 from hiprobe.extract.video import Segment, SegmentReader
@@ -232,6 +233,8 @@ def _batches(
         The video ends before the last of them begins.
     """
     video = store.videos.loc[wanted[0].video_id]
+    if changed := changed_file(store.file(wanted[0].video_id), video["path"]):
+        raise VideoError(changed)
     # All of them, wanted or not: a decoder meets every frame, and ranges must not leave gaps.
     reader = SegmentReader(video["path"], [one.frames for one in intervals], config.keyframes)
     segments = (one for one in reader if intervals[one.index] in wanted)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -17,12 +18,14 @@ import torch
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.batch_size import BatchSize, states_of_any_size
 from hiprobe.extract.batches import Batch, End, read_batches
+from hiprobe.extract.changed_files import CHANGED
 from hiprobe.extract.overlap import WriteBehind, read_ahead
 from hiprobe.extract.plan import Job
 from hiprobe.store import DONE, FAILED, BlockWriter, VideoError
 
-# Batches that wait for the model, and blocks that wait for the disk: what bounds the memory.
-BATCHES_AHEAD, BLOCKS_BEHIND = 4, 4
+# Batches that wait for the model (so many, and so large together), and blocks that wait for the
+# disk: what bounds the memory.
+BATCHES_AHEAD, BYTES_AHEAD, BLOCKS_BEHIND = 4, 2**31, 4
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,9 @@ class Progress:
     num_segments : int
         Finished since the last message.
     outcome : str
-        'done' or 'failed' when the video has ended, else empty.
+        'done', 'failed' or 'changed' (see `changed_files`) when the video has ended, else empty.
     reason : str
-        Why it failed, or a note.
+        Why it failed, how it has changed, or a note.
     seconds, waited_seconds : float
         Since the last message; and of these, how long the model waited for segments.
     gpu_bytes : int
@@ -102,6 +105,10 @@ class _OpenVideo:
         self.has_failed = True
         return self._end(FAILED, self._job.num_frames, reason)
 
+    def leave(self, changed: str) -> Progress:
+        """Commit nothing: it stays as it was, and unfinished, until the user decides."""
+        return Progress(self._job.record.video_id, outcome=CHANGED, reason=changed)
+
     def _write_block(self) -> None:
         states = np.concatenate(self._states, axis=1)
         thumbnails = np.concatenate(self._thumbnails) if self._thumbnails else None
@@ -154,7 +161,10 @@ def extract_videos(
     # Several readers, a video each: their items come mixed, those of one video in order.
     open_videos: dict[int, _OpenVideo] = {}
     with WriteBehind(BLOCKS_BEHIND) as behind:
-        items = read_ahead(jobs, read, num_readers, BATCHES_AHEAD)
+        items = read_ahead(
+            jobs, read, num_readers, BATCHES_AHEAD,
+            num_bytes=attrgetter("num_bytes"), max_bytes=BYTES_AHEAD,
+        )  # fmt: skip
         try:
             for item, seconds_waited, started in _timed(items):
                 job = item.job
@@ -183,9 +193,11 @@ def _take(
     if video.has_failed:
         return None
     if isinstance(item, End):
-        return (
-            video.fail(item.failure) if item.failure else video.finish(item.num_frames, item.note)
-        )
+        if item.changed:
+            return video.leave(item.changed)
+        if item.failure:
+            return video.fail(item.failure)
+        return video.finish(item.num_frames, item.note)
     try:
         states = states_of_any_size(backbone, item.inputs, item.num_segments, batch_size)
         _check_finite(states, backbone.layers, video.num_segments, item.job.record.path)

@@ -7,9 +7,16 @@ from typing import Any
 
 import torch
 
-from hiprobe.extract.backbone import chat_text, process_segments
+from hiprobe.extract.backbone import process_segments
+from hiprobe.extract.chat_template import chat_text
 from hiprobe.extract.config import BackboneConfig
-from hiprobe.extract.loading import load_model, resolve_device, weights_digest
+from hiprobe.extract.loading import (
+    files_digest,
+    load_model,
+    prompt_text,
+    resolve_device,
+    weights_digest,
+)
 from hiprobe.extract.video import Segment
 from hiprobe.store import ModelError, VideoError
 
@@ -29,7 +36,7 @@ class Describer:
     Attributes
     ----------
     provenance : dict
-        The model's id, revision, weights digest, class and dtype.
+        The model's id, revision, digests, class and dtype.
 
     Raises
     ------
@@ -43,10 +50,12 @@ class Describer:
         self._max_new_tokens = max_new_tokens
         if not self._model.can_generate():
             raise ModelError(f"{config.model}: {type(self._model).__name__} generates no text.")
+        prompt_text(config, self._processor)  # to say so now, and not at the first interval
         self.provenance: dict[str, Any] = {
             "id": config.model,
             "revision": getattr(self._model.config, "_commit_hash", None) or config.revision,
             "weights_digest": weights_digest(folder),
+            "files_digest": files_digest(folder),
             "class": type(self._model).__name__,
             "dtype": str(self._model.dtype).removeprefix("torch."),
             "load_in": config.load_in,

@@ -158,6 +158,7 @@ def load_internvl_chat(
             dtype="auto" if dtype is None else dtype,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
+            trust_remote_code=False,
             **options,
         )
     except (OSError, ValueError, LookupError, ImportError) as error:

@@ -81,7 +81,7 @@ def load_tokenizer(folder: Path) -> Any:
     if not settings.get("tokenizer_class", "").startswith("InternLM2"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     elif (folder / "tokenizer.json").exists():
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
     else:
         tokenizer = _internlm2_tokenizer(folder, added, settings.get("add_bos_token", True))
     vocabulary = tokenizer.get_vocab()

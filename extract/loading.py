@@ -13,11 +13,19 @@ import transformers
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
 from transformers.utils import cached_file
 
+from hiprobe.extract.chat_template import chat_text
 from hiprobe.extract.config import BackboneConfig
 from hiprobe.extract.internvl_chat import is_internvl_chat, load_internvl_chat
 from hiprobe.store import ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+CONFIGURATION_FILES = (
+    *("config.json", "processor_config.json", "preprocessor_config.json"),
+    *("video_preprocessor_config.json", "chat_template.json", "chat_template.jinja"),
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+)
+VOCABULARY_FILES = ("tokenizer.model", "vocab.json", "vocab.txt", "merges.txt")
 
 
 def resolve_device(device: str) -> torch.device:
@@ -57,30 +65,51 @@ def load_model(
         # Half precision is slow on most CPUs, and saves memory where there is enough.
         dtype = "auto" if device.type == "cuda" else torch.float32
     try:
-        config_file = cached_file(config.model, "config.json", revision=config.revision)
-        # Published before Transformers had InternVL: their own layout and remote code, which is
-        # never run; the weights are read into Transformers' class.
-        if is_internvl_chat(json.loads(Path(config_file).read_text(encoding="utf-8"))):
-            whole, processor, folder = load_internvl_chat(
-                config.model, revision=config.revision, dtype=dtype, **_load_options(config, device)
-            )
-            return _placed(whole if with_head else whole.model, config, device), processor, folder
-        model_config = AutoConfig.from_pretrained(config.model, revision=config.revision)
-        processor = AutoProcessor.from_pretrained(config.model, revision=config.revision)
-        auto_class = AutoModelForImageTextToText if with_head else AutoModel
-        model, loading = auto_class.from_pretrained(
-            config.model,
-            config=model_config,
-            revision=config.revision,
-            dtype=dtype,
-            output_loading_info=True,
-            **_load_options(config, device),
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        return _load(config, device, dtype, with_head)
+    except ModelError:
+        raise
+    # A folder that is damaged or made to harm lets Transformers, tokenizers and safetensors raise
+    # just anything. None of it is worth a traceback: it is the folder that is wrong.
+    except Exception as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"{config.model}: needs code of its own (auto_map), which hiprobe never runs. Give "
+                "a checkpoint in Transformers' own layout (…-hf)."
+            ) from error
         raise ModelError(
-            f"{config.model}: cannot load it as a Transformers model: {error}\n"
-            "Give a hub id, or a folder with config.json, *.safetensors and the processor's files."
+            f"{config.model}: cannot load it as a Transformers model: {type(error).__name__}: "
+            f"{error}\nGive a hub id, or a folder with config.json, *.safetensors and the "
+            "processor's files."
         ) from error
+
+
+def _load(
+    config: BackboneConfig, device: torch.device, dtype: Any, with_head: bool
+) -> tuple[Any, Any, Path]:
+    """Load model and processor; what goes wrong is raised as it comes."""
+    # Said each time: where nothing is said, Transformers asks on the terminal, and with "y" on
+    # standard input a model folder's own code would run.
+    source = {"revision": config.revision, "trust_remote_code": False}
+    config_file = cached_file(config.model, "config.json", revision=config.revision)
+    # Published before Transformers had InternVL: their own layout and remote code, which is
+    # never run; the weights are read into Transformers' class.
+    if is_internvl_chat(json.loads(Path(config_file).read_text(encoding="utf-8"))):
+        whole, processor, folder = load_internvl_chat(
+            config.model, revision=config.revision, dtype=dtype, **_load_options(config, device)
+        )
+        return _placed(whole if with_head else whole.model, config, device), processor, folder
+    model_config = AutoConfig.from_pretrained(config.model, **source)
+    processor = AutoProcessor.from_pretrained(config.model, **source)
+    auto_class = AutoModelForImageTextToText if with_head else AutoModel
+    model, loading = auto_class.from_pretrained(
+        config.model,
+        config=model_config,
+        dtype=dtype,
+        output_loading_info=True,
+        weights_only=True,
+        **source,
+        **_load_options(config, device),
+    )
     # Transformers only warns of this, and goes on with random numbers.
     if missing := sorted(loading["missing_keys"]):
         raise ModelError(
@@ -90,6 +119,28 @@ def load_model(
     if getattr(processor, "video_processor", None) is None:
         raise ModelError(f"{config.model}: {type(processor).__name__} takes no videos.")
     return _placed(model, config, device), processor, Path(config_file).parent
+
+
+def prompt_text(config: BackboneConfig, processor: Any) -> str:
+    """Put the prompt into the model's chat template.
+
+    Raises
+    ------
+    ModelError
+        It has none, or one that is broken, forbidden, or does not end; or the tokenizer knows
+        nothing of what it gives.
+    """
+    try:
+        text = chat_text(processor, config.prompt)
+        # Without its files, Transformers makes an empty one, without a word.
+        if set(processor.tokenizer(text)["input_ids"]) <= {processor.tokenizer.unk_token_id}:
+            raise ValueError("the tokenizer knows nothing of it; its files are missing")
+        return text
+    except ValueError as error:
+        raise ModelError(
+            f"{config.model}: its chat template cannot be used: {error}. Give a model with a chat "
+            "template for videos."
+        ) from error
 
 
 def _placed(model: Any, config: BackboneConfig, device: torch.device) -> Any:
@@ -120,4 +171,20 @@ def weights_digest(folder: Path) -> str:
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
+    return "sha256:" + digest.hexdigest()
+
+
+def files_digest(folder: Path) -> str:
+    """SHA-256 over names and contents of what decides the states beside the weights.
+
+    Configuration, processor, tokenizer and chat template; not how the model generates text.
+    """
+    names = CONFIGURATION_FILES
+    # Where it is, the others are not read; the hub's cache may have them or not.
+    names += ("tokenizer.json",) if (folder / "tokenizer.json").exists() else VOCABULARY_FILES
+    digest = hashlib.sha256()
+    for path in sorted([*(folder / name for name in names), *folder.glob("*/*.jinja")]):
+        if path.is_file():
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
     return "sha256:" + digest.hexdigest()

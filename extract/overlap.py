@@ -6,11 +6,11 @@ works on one batch, the next ones are made ready and the last ones are written.
 
 from __future__ import annotations
 
-import queue
-import threading
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Condition, Event, Lock, Thread
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -24,8 +24,11 @@ def read_ahead(
     read: Callable[[Job], Iterator[Item]],
     num_threads: int,
     depth: int,
+    *,
+    num_bytes: Callable[[Item], int] = lambda item: 0,
+    max_bytes: float = math.inf,
 ) -> Iterator[Item]:
-    """Read jobs in threads; at most `depth` items wait to be taken.
+    """Read jobs in threads; at most `depth` items of `max_bytes` together wait to be taken.
 
     Parameters
     ----------
@@ -34,6 +37,10 @@ def read_ahead(
     read : callable
         Gives a job's items; they come out in their order, those of different jobs mixed.
     num_threads, depth : int
+    num_bytes : callable
+        How large an item is.
+    max_bytes : float
+        An item that is larger waits alone.
 
     Raises
     ------
@@ -42,19 +49,10 @@ def read_ahead(
 
     Notes
     -----
-    Closing the iterator stops the threads.
+    Closing the iterator stops the threads. Beside those that wait, each thread holds an item that
+    it has just made, and the caller the one that it has taken.
     """
-    waiting: queue.Queue[Any] = queue.Queue(maxsize=depth)
-    stop, lock, pending = threading.Event(), threading.Lock(), iter(jobs)
-
-    def put(item: Any) -> bool:
-        while not stop.is_set():
-            try:
-                waiting.put(item, timeout=0.1)
-            except queue.Full:
-                continue
-            return True
-        return False
+    waiting, stop, lock, pending = _Waiting(depth, max_bytes), Event(), Lock(), iter(jobs)
 
     def next_job() -> Any:
         with lock:
@@ -64,29 +62,70 @@ def read_ahead(
         try:
             while (job := next_job()) is not _END:
                 for item in read(job):
-                    if not put((item, None)):
+                    if not waiting.put((item, None), num_bytes(item), stop):
                         return
         except BaseException as error:  # handed to whoever takes the items
-            put((None, error))
-        put(_END)
+            waiting.put((None, error), 0, stop)
+        waiting.put(_END, 0, stop)
 
-    threads = [threading.Thread(target=work, daemon=True) for _ in range(num_threads)]
+    threads = [Thread(target=work, daemon=True) for _ in range(num_threads)]
     for thread in threads:
         thread.start()
     try:
         num_ended = 0
         while num_ended < num_threads:
-            if (taken := waiting.get()) is _END:
+            if (taken := waiting.take()) is _END:
                 num_ended += 1
                 continue
             item, error = taken
             if error is not None:
                 raise error
             yield item
+            # Or it lives on in this frame while the next one is waited for.
+            del item, taken
     finally:
         stop.set()
+        waiting.wake()
         for thread in threads:
             thread.join()
+
+
+class _Waiting:
+    """What waits to be taken: `queue.Queue`, bounded by bytes as well as by number."""
+
+    def __init__(self, depth: int, max_bytes: float) -> None:
+        self._items: deque[tuple[Any, int]] = deque()
+        self._depth, self._max_bytes, self._num_bytes = depth, max_bytes, 0
+        self._changed = Condition()
+
+    def put(self, item: Any, num_bytes: int, stop: Event) -> bool:
+        """Wait for room and add it; False where it was stopped first."""
+        with self._changed:
+            self._changed.wait_for(lambda: stop.is_set() or self._has_room(num_bytes))
+            if stop.is_set():
+                return False
+            self._items.append((item, num_bytes))
+            self._num_bytes += num_bytes
+            self._changed.notify_all()
+            return True
+
+    def take(self) -> Any:
+        """Wait for an item."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._items)
+            item, num_bytes = self._items.popleft()
+            self._num_bytes -= num_bytes
+            self._changed.notify_all()
+            return item
+
+    def wake(self) -> None:
+        """Let whoever waits look again whether it was stopped."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def _has_room(self, num_bytes: int) -> bool:
+        fits = self._num_bytes + num_bytes <= self._max_bytes
+        return not self._items or (len(self._items) < self._depth and fits)
 
 
 class WriteBehind:

@@ -11,15 +11,16 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
 from hiprobe.extract.backbone import Backbone, BackboneDescription
 from hiprobe.extract.batch_size import BatchSize
+from hiprobe.extract.changed_files import CHANGED, find_changed, set_changed_aside
 from hiprobe.extract.config import ExtractConfig
-from hiprobe.extract.extractor import OnProgress
+from hiprobe.extract.extractor import OnProgress, Progress
 from hiprobe.extract.plan import jobs_left, plan_new_videos, read_records, select, set_failed_aside
 from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.thumbnails import THUMBNAIL_SIZE
@@ -36,7 +37,9 @@ from hiprobe.store import (
     VideoRecord,
     file_digest,
 )
+from hiprobe.store.index import read_index
 from hiprobe.store.provenance import Provenance, Purpose, segment_frames_attribute
+from hiprobe.store.schema import open_group
 
 LIBRARIES = ("hiprobe", "torch", "transformers", "torchvision", "av", "zarr", "numpy")
 
@@ -55,6 +58,8 @@ class ExtractSummary:
         Reason, or remark, by video id.
     parity : dict or None
         The certificate of this run, see `hiprobe.extract.parity`.
+    changed : dict of str to str
+        Videos that were left as they are because their files have changed, by id, with how.
     """
 
     num_done: int
@@ -63,6 +68,7 @@ class ExtractSummary:
     failures: dict[str, str]
     notes: dict[str, str]
     parity: dict[str, Any] | None
+    changed: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ class DryRun:
     seconds_per_segment : float
         Measured on the first video, without decoding; 0 if there is nothing to do.
     failures : dict of str to str
-        Videos that cannot be opened, by id.
+        Videos that cannot be opened, or whose files have changed, by id.
     """
 
     num_videos: int
@@ -120,12 +126,24 @@ def extract(
     with place as chosen, _open_writer(config, chosen.description) as writer:
         if config.retry_failed:
             set_failed_aside(writer, records)
+        selected = select(records, config)
+        changed = find_changed(writer.index, selected)
+        if config.replace_changed:
+            set_changed_aside(writer, changed)
+            changed = {}
         plan_new_videos(writer, records, config.segment_frames)
-        jobs, num_segments = jobs_left(writer, select(records, config), config.limit)
+        unchanged = [record for record in selected if record.video_id not in changed]
+        jobs, num_segments = jobs_left(writer, unchanged, config.limit)
         on_plan(len(jobs), num_segments)
-        chosen.extract(writer, jobs, on_progress)
+
+        def on_step(step: Progress) -> None:
+            if step.outcome == CHANGED:
+                changed[step.video_id] = step.reason
+            on_progress(step)
+
+        chosen.extract(writer, jobs, on_step)
         certificate = _certify(config, writer, chosen) if jobs else None
-    return _summarise(FeatureStore.open(config.store), records, certificate)
+    return _summarise(FeatureStore.open(config.store), records, certificate, changed)
 
 
 def _certify(
@@ -138,20 +156,27 @@ def _certify(
     if not (config.parity and num_finished):
         return None
     certificate = workplace.recompute(config.parity, seed=num_finished)
-    writer.record("parity", certificate)
+    if certificate["segments"]:
+        writer.record("parity", certificate)
     return certificate
 
 
 def dry_run(config: ExtractConfig) -> DryRun:
     """Say what `extract` would do, without writing anything; times the model on one batch."""
-    records, done = read_records(config), set()
+    records, done, failures = read_records(config), set(), {}
     if (config.store / "zarr.json").exists():
-        videos = FeatureStore.open(config.store).videos
-        done = set(videos.index[videos["status"] != PENDING])
+        index = read_index(config.store, open_group(config.store))
+        done = {name for name, at in index.positions().items() if index.status(at) != PENDING}
+        changed = find_changed(index, select(records, config))
+        if config.replace_changed:
+            done -= changed.keys()
+        else:
+            failures |= changed
     backbone = Backbone(config.backbone)
     num_videos = num_segments = 0
-    video_seconds, seconds_per_segment, failures = 0.0, 0.0, {}
-    for record in select([r for r in records if r.video_id not in done], config):
+    video_seconds, seconds_per_segment = 0.0, 0.0
+    left = [r for r in records if r.video_id not in {*done, *failures}]
+    for record in select(left, config):
         try:
             info = inspect_video(record.path)
         except VideoError as error:
@@ -233,7 +258,10 @@ def _open_writer(config: ExtractConfig, backbone: BackboneDescription) -> StoreW
 
 
 def _summarise(
-    store: FeatureStore, records: Sequence[VideoRecord], parity: dict[str, Any] | None
+    store: FeatureStore,
+    records: Sequence[VideoRecord],
+    parity: dict[str, Any] | None,
+    changed: dict[str, str],
 ) -> ExtractSummary:
     """Count what the store holds of the manifest's videos."""
     videos = store.videos.loc[[record.video_id for record in records]]
@@ -245,4 +273,5 @@ def _summarise(
         failures=dict(failed["error"]),
         notes={str(key): note for key, note in done["error"].items() if note},
         parity=parity,
+        changed=changed,
     )

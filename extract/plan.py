@@ -14,6 +14,7 @@ from hiprobe.store import (
     FAILED,
     PENDING,
     REPLACED,
+    FileIdentity,
     ManifestError,
     PlannedVideo,
     StoreWriter,
@@ -94,21 +95,32 @@ def plan_new_videos(
     for record in records:
         if record.video_id in known:
             continue
+        # First: if the file changes in between, it will be seen.
+        file = _identity(record.path)
         try:
             info = inspect_video(record.path)
         except VideoError as error:
             unreadable[record.video_id] = str(error)
-            planned.append(PlannedVideo(record, 0, math.nan, ()))
+            planned.append(PlannedVideo(record, 0, math.nan, (), file))
             continue
         segments = segment_ranges(info.num_frames, segment_frames)
         # A frame rate that the manifest gives is somebody's correction of the container's.
-        planned.append(PlannedVideo(record, info.num_frames, record.fps or info.fps, segments))
+        fps = record.fps or info.fps
+        planned.append(PlannedVideo(record, info.num_frames, fps, segments, file))
     writer.add_videos(planned)
     positions = writer.index.positions()
     for video_id, reason in unreadable.items():
         writer.finish_video(
             positions[video_id], status=FAILED, num_frames=0, fps=math.nan, error=reason
         )
+
+
+def _identity(path: str) -> FileIdentity | None:
+    """Which file it is; None where it cannot be read, which `inspect_video` says better."""
+    try:
+        return FileIdentity.of(path)
+    except OSError:
+        return None
 
 
 def jobs_left(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import av
 import av.error
 import numpy as np
-from av.stream import Discard, Disposition
+from av.stream import Discard
 
+from hiprobe.extract.containers import open_video
 from hiprobe.extract.segments import keyframe_indices
 from hiprobe.store import VideoError
 
@@ -73,7 +73,7 @@ def inspect_video(path: str | Path) -> VideoInfo:
     VideoError
         Missing, empty, not a video, without a video stream, or without frames.
     """
-    with _open(path) as (container, stream):
+    with open_video(path) as (container, stream):
         num_frames = _count_frames(container, stream)
         rate = stream.average_rate or stream.guessed_rate
         if not num_frames:
@@ -134,7 +134,7 @@ class SegmentReader:
         self.num_bad_packets = 0
 
     def __iter__(self) -> Iterator[Segment]:
-        with _open(self._path) as (container, stream):
+        with open_video(self._path) as (container, stream):
             frames = self._frames(container, stream)
             for index, (start, stop) in enumerate(self._ranges):
                 segment = self._read_segment(frames, index, start, stop)
@@ -149,28 +149,33 @@ class SegmentReader:
         self, frames: Iterator[av.VideoFrame], index: int, start: int, stop: int
     ) -> Segment | None:
         """Take a segment's frames; None when the video has ended before its first one."""
-        wanted = keyframe_indices(start, stop, self._num_keyframes)
+        wanted = np.array(keyframe_indices(start, stop, self._num_keyframes))
         skip = index < self._first_segment
-        pictures: dict[int, np.ndarray] = {}
+        # Written in place: frames may be large, and a list of them beside the stack is twice that.
+        keyframes = np.empty(0, dtype=np.uint8)
         last: av.VideoFrame | None = None
         position = start
         while position < stop and (frame := next(frames, None)) is not None:
             if not skip and position in wanted:
-                pictures[position] = frame.to_ndarray(format="rgb24", **self._size)
+                picture = frame.to_ndarray(format="rgb24", **self._size)
+                if not keyframes.size:
+                    keyframes = np.empty((len(wanted), *picture.shape), dtype=np.uint8)
+                keyframes[wanted == position] = picture
             last = frame
             position += 1
         if last is None:
             return None
         # The video ended inside this segment: its last frame stands for those that are missing.
-        kept = [min(frame, position - 1) for frame in wanted]
-        if not skip and position - 1 in kept and position - 1 not in pictures:
-            pictures[position - 1] = last.to_ndarray(format="rgb24", **self._size)
+        missing = wanted >= position
+        if not skip and missing.any():
+            keyframes[missing] = last.to_ndarray(format="rgb24", **self._size)
+        kept = np.minimum(wanted, position - 1)
         return Segment(
             index=index,
             start_frame=start,
             stop_frame=position,
-            frame_indices=tuple(frame - start for frame in kept),
-            keyframes=np.stack([pictures[frame] for frame in kept]) if not skip else np.empty(0),
+            frame_indices=tuple((kept - start).tolist()),
+            keyframes=keyframes,
         )
 
     def _frames(self, container: Any, stream: Any) -> Iterator[av.VideoFrame]:
@@ -182,6 +187,8 @@ class SegmentReader:
         while True:
             try:
                 packet = next(packets, None)
+            except av.error.MemoryError:
+                raise  # no fault of the file's
             except av.error.FFmpegError:
                 self.num_bad_packets += 1
                 return
@@ -189,6 +196,8 @@ class SegmentReader:
                 return
             try:
                 decoded = packet.decode()
+            except av.error.MemoryError:
+                raise
             except av.error.FFmpegError:
                 self.num_bad_packets += 1
                 continue
@@ -196,40 +205,3 @@ class SegmentReader:
                 self._size = self._size or {"width": frame.width, "height": frame.height}
                 self.num_decoded += 1
                 yield frame
-
-
-@contextmanager
-def _open(path: str | Path) -> Iterator[tuple[Any, Any]]:
-    """Open a container with its video stream; whatever goes wrong is a `VideoError`."""
-    path = Path(path)
-    try:
-        if not path.exists():
-            raise VideoError(f"{path}: no such file.")
-        if not path.is_file():
-            raise VideoError(f"{path}: not a regular file.")
-        if not path.stat().st_size:
-            raise VideoError(f"{path}: the file is empty.")
-        # Absolute, or FFmpeg takes `a:b.mp4` for a protocol. Titles may be in any encoding.
-        with av.open(str(path.absolute()), metadata_errors="replace") as container:
-            yield container, _video_stream(path, container)
-    except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(
-            f"{path}: cannot be read as a video: {error.strerror or error}. "
-            "Check that it plays, or leave it out of the manifest."
-        ) from error
-
-
-def _video_stream(path: Path, container: Any) -> Any:
-    """Find the first video stream that is not a cover picture."""
-    kinds = set()
-    for stream in container.streams:
-        if stream.disposition & Disposition.attached_pic:
-            kinds.add("picture")
-        elif stream.type != "video":
-            kinds.add(stream.type)
-        elif stream.codec_context is None:
-            raise VideoError(f"{path}: no decoder for its video stream. Re-encode it.")
-        else:
-            return stream
-    found = f"{', '.join(sorted(kinds))} streams only" if kinds else "no streams at all"
-    raise VideoError(f"{path}: no video stream in it; it has {found}.")

@@ -204,7 +204,11 @@ class StoreIndex:
             column[videos] = np.array(
                 [entry[name] for entry in outcomes.values()], dtype=column.dtype
             )
-        done = videos[self._videos["status"][videos] == DONE]
+        is_done = self._videos["status"][videos] == DONE
+        for video in videos[~is_done].tolist():
+            # It may have been done before, and be set aside now.
+            self._rows["valid"][self.video_rows(video)] = False
+        done = videos[is_done]
         counts = self._videos["num_segments"][done].astype(np.int64)
         of = np.repeat(np.arange(len(done)), counts)
         rows = self._videos["first_row"][done][of] + np.arange(len(of))

@@ -9,7 +9,7 @@ provenance by hand.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum, IntEnum
 from typing import Any, Literal, Self
 
@@ -41,6 +41,8 @@ _PURPOSES = (Purpose.FILL, Purpose.SCORE, Purpose.AGAIN, Purpose.ABLATE, Purpose
 RULES = {
     # field                  fill score again ablate describe
     "model.weights_digest": (_R, _R, _R, _R, _W),
+    # The same weights with another configuration, tokenizer or chat template give other states.
+    "model.files_digest": (_R, _R, _R, _R, _W),
     # Only where no digest tells: a model that has moved, or has another name, is the same model.
     "model.id": (_R, _W, _W, _W, _W),
     # Who describes has its LM head on, and so is of another class.
@@ -60,6 +62,9 @@ RULES = {
     "thumbnails": (_R, _I, _I, _I, _I),
     "manifest.digest": (_I, _I, _I, _R, _I),
 }
+# Fields of later versions: what an earlier one made goes on without them, and only who computes the
+# same states again is told that they could not be compared.
+LATER = frozenset(["model.files_digest"])
 # When, where and of what it was computed, not how: nothing that makes other numbers.
 CIRCUMSTANCES = frozenset(
     [
@@ -120,6 +125,8 @@ class ModelRecord:
     revision : str or None
     weights_digest : str or None
         SHA-256 over the weight files.
+    files_digest : str or None
+        SHA-256 over configuration, processor, tokenizer and chat template.
     model_class : str or None
         Transformers' class; ``class`` in the file.
     dtype, attention, load_in : str or None
@@ -129,6 +136,7 @@ class ModelRecord:
     id: str = "an unknown model"
     revision: str | None = None
     weights_digest: str | None = None
+    files_digest: str | None = None
     model_class: str | None = None
     dtype: str | None = None
     attention: str | None = None
@@ -138,12 +146,9 @@ class ModelRecord:
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Self:
         """Read the attribute ``model`` of a store."""
-        names = ("revision", "weights_digest", "dtype", "attention", "load_in", "compile")
-        return cls(
-            id=str(content.get("id") or cls.id),
-            model_class=content.get("class"),
-            **{name: content.get(name) for name in names},
-        )
+        own = {"id": str(content.get("id") or cls.id), "model_class": content.get("class")}
+        names = {one.name for one in fields(cls)} - own.keys()
+        return cls(**own, **{name: content.get(name) for name in names})
 
 
 @dataclass(frozen=True)
@@ -208,7 +213,7 @@ class Provenance:
         names, a setting of another program's, where both record it and differ.
         """
         found = [
-            Difference(path, one, two, _of_unknown(verdict, one, two, purpose))
+            Difference(path, one, two, _of_unknown(name, verdict, one, two, purpose))
             for name, verdict in self._verdicts(other, purpose)
             if verdict is not Verdict.IGNORE
             for path, one, two in _leaves(self._value(name), other._value(name), name)
@@ -266,10 +271,13 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _of_unknown(verdict: Verdict, one: Any, two: Any, purpose: Purpose) -> Verdict:
+def _of_unknown(name: str, verdict: Verdict, one: Any, two: Any, purpose: Purpose) -> Verdict:
     """Soften a verdict where one side does not record the setting."""
-    is_unknown = one is None or two is None
-    return Verdict.WARN if is_unknown and purpose is not Purpose.FILL else verdict
+    if one is not None and two is not None:
+        return verdict
+    if name in LATER:
+        return Verdict.WARN if purpose is Purpose.AGAIN else Verdict.IGNORE
+    return verdict if purpose is Purpose.FILL else Verdict.WARN
 
 
 def _leaves(one: Any, two: Any, name: str) -> Iterator[tuple[str, Any, Any]]:

@@ -35,6 +35,36 @@ def test_no_more_than_the_depth_is_read_ahead():
     items.close()
 
 
+def test_no_more_bytes_than_the_budget_wait():
+    made = []
+
+    def read(job):
+        for number in range(50):
+            made.append(number)
+            yield number
+
+    items = read_ahead([0], read, 1, depth=40, num_bytes=lambda item: 100, max_bytes=350)
+    next(items)
+    time.sleep(0.3)
+    assert len(made) == 1 + 3 + 1  # taken, waiting, and the one that waits to be put
+    assert list(items) == list(range(1, 50))
+
+
+def test_an_item_larger_than_the_budget_waits_alone():
+    made = []
+
+    def read(job):
+        for number in range(5):
+            made.append(number)
+            yield number
+
+    items = read_ahead([0], read, 1, depth=4, num_bytes=lambda item: 100, max_bytes=10)
+    next(items)
+    time.sleep(0.3)
+    assert len(made) == 1 + 1 + 1
+    assert list(items) == [1, 2, 3, 4]
+
+
 def test_an_error_of_a_reader_reaches_the_taker():
     def read(job):
         yield job

@@ -16,6 +16,7 @@ MODEL = {
     "id": "org/model",
     "revision": "main",
     "weights_digest": "sha256:1",
+    "files_digest": "sha256:f",
     "class": "Model",
     "dtype": "bfloat16",
     "attention": "sdpa",
@@ -38,6 +39,7 @@ ATTRIBUTES = {
 }
 OTHER = {
     "model.weights_digest": "sha256:2",
+    "model.files_digest": "sha256:g",
     "model.class": "Other",
     "model.dtype": "float16",
     "model.attention": "eager",
@@ -57,6 +59,7 @@ OTHER = {
 # Purposes for which a difference is refused, and for which it is worth a warning.
 EXPECTED = {
     "model.weights_digest": ("FILL SCORE AGAIN ABLATE", "DESCRIBE"),
+    "model.files_digest": ("FILL SCORE AGAIN ABLATE", "DESCRIBE"),
     "model.class": ("FILL SCORE AGAIN ABLATE", ""),
     "model.dtype": ("FILL", "SCORE AGAIN ABLATE"),
     "model.attention": ("FILL", "SCORE AGAIN ABLATE"),
@@ -148,6 +151,13 @@ def test_without_digests_the_models_name_is_what_there_is_to_go_by():
     assert verdicts(one, two, Purpose.FILL) == [["model.id"], []]
     for purpose in set(Purpose) - {Purpose.FILL}:
         assert verdicts(one, two, purpose) == [[], ["model.id"]]
+
+
+@pytest.mark.parametrize("purpose", Purpose)
+def test_what_earlier_versions_did_not_record_stops_nobody(purpose):
+    earlier = record({"model.files_digest": None})
+    warned = ["model.files_digest"] if purpose is Purpose.AGAIN else []
+    assert verdicts(earlier, record(), purpose) == [[], warned]
 
 
 def test_filling_refuses_a_setting_that_no_rule_names_where_both_record_it():
