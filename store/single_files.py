@@ -34,9 +34,10 @@ def check_file(path: str | Path, max_bytes: int = MAX_BYTES) -> None:
     ValueError
         It is too large, or its name is impossible.
     """
-    size = os.stat(path).st_size
-    if not os.path.isfile(path):
-        what = "a folder" if os.path.isdir(path) else "a device, a pipe or a socket"
+    path = Path(path)
+    size = path.stat().st_size
+    if not path.is_file():
+        what = "a folder" if path.is_dir() else "a device, a pipe or a socket"
         raise OSError(f"it is {what}, expected a file")
     if size > max_bytes:
         raise ValueError(f"it has {size:,} bytes, expected at most {max_bytes:,}")
@@ -99,6 +100,17 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
+def check_target(path: str | Path) -> Path:
+    """Give the file that a path leads to; where something else lies, it is a `StoreError`."""
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise StoreError(
+            f"{path}: cannot write: it is {'a folder' if target.is_dir() else 'no regular file'}, "
+            "expected a file's name. Choose another."
+        )
+    return target
+
+
 @contextmanager
 def replaced(path: str | Path) -> Iterator[Path]:
     """Hand out a temporary path; what was written there takes the file's place at the end.
@@ -110,12 +122,7 @@ def replaced(path: str | Path) -> Iterator[Path]:
         as it was.
     """
     # A link stays a link: the file that it points to is replaced.
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        raise StoreError(
-            f"{path}: cannot write: it is {'a folder' if target.is_dir() else 'no regular file'}, "
-            "expected a file's name. Choose another."
-        )
+    target = check_target(path)
     make_folder(target.parent)
     # Two processes that write one file each have a temporary one of their own.
     partial = target.with_name(f"{target.name}.{os.getpid()}.partial")
@@ -191,5 +198,5 @@ def only_writer(path: Path, *, waits: bool = False) -> Iterator[None]:
     finally:
         # While it is still ours: filelock looks whether the file that it got still has a name.
         with suppress(OSError):
-            os.unlink(lock.lock_file)
+            Path(lock.lock_file).unlink()
         lock.release()
