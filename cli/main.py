@@ -63,8 +63,9 @@ store.command("import")(hiprobe.cli.store.import_)
 def main() -> None:
     """Run the command line; the one place where users' errors become messages."""
     # A file's name may hold bytes that are no UTF-8: they are shown, and end nothing.
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except HiProbeError as error:

@@ -139,7 +139,10 @@ def read_scores(path: Path) -> pd.DataFrame:
         No such file, a column is missing, or lines are wrong (they are listed).
     """
     table = _read_csv(path)
-    numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in COLUMNS[1:]}
+    try:
+        numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in COLUMNS[1:]}
+    except OverflowError:
+        raise HiProbeError(f"{path}: wrong line(s): a number of more than 300 digits.") from None
     start, stop, score = numbers.values()
     wrong = {
         f"start_frame and stop_frame are not whole numbers, 0 <= start < stop <= {MAX_FRAMES}": ~(

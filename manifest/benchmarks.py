@@ -237,9 +237,10 @@ def _lines(path: Path | None) -> Iterator[tuple[int, list[str]]]:
         text = read_text(path)
     except (OSError, ValueError) as error:
         raise ManifestError(f"{path}: cannot read it: {error}") from error
-    for line, content in enumerate(text.splitlines(), start=1):
-        if content.split():
-            yield line, content.split()
+    lines = [line.split() for line in text.splitlines()]
+    if not any(lines):
+        raise ManifestError(f"{path}: nothing in it, expected a line a video.")
+    yield from ((line, fields) for line, fields in enumerate(lines, start=1) if fields)
 
 
 def _integers(path: Path, line: int, fields: list[str]) -> list[int]:

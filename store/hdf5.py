@@ -124,6 +124,8 @@ def import_hdf5(path: Path, out: Path, on_video: OnLayer = lambda done, total: N
     """
     if not path.exists():
         raise StoreError(f"{path}: no such file.")
+    if not path.is_file():  # a FIFO would wait for ever
+        raise StoreError(f"{path}: no regular file. Give a file of `hiprobe store export`.")
     try:
         file = h5py.File(path, "r")
     except OSError as error:
