@@ -34,7 +34,7 @@ def compare(
 ) -> None:
     """Say whether a difference between two results is real: a paired bootstrap over videos."""
     from hiprobe.evaluate.comparison import compare as run_compare
-    from hiprobe.store.results import write_json
+    from hiprobe.store.single_files import write_json
 
     with progress("resamples") as on_resample:
         content = run_compare(
@@ -47,7 +47,6 @@ def compare(
             on_resample=on_resample,
         )
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         write_json(out, content)
     _print_comparison(content)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 
 import typer
@@ -61,10 +62,19 @@ store.command("import")(hiprobe.cli.store.import_)
 
 def main() -> None:
     """Run the command line; the one place where users' errors become messages."""
+    # A file's name may hold bytes that are no UTF-8: they are shown, and end nothing.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except HiProbeError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)
+    # The net below `write_errors` and the readers: a full /tmp, a folder that was unmounted.
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on where it was", file=sys.stderr)

@@ -5,6 +5,7 @@ Run by ``hiprobe evaluate-scores``.
 
 from __future__ import annotations
 
+import csv
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from hiprobe.evaluate.measure import measure
-from hiprobe.evaluate.report import render_results
+from hiprobe.evaluate.report import publish
 from hiprobe.evaluate.test_set import (
     DEFAULT_CONVENTION,
     DEFAULT_THRESHOLD,
@@ -26,8 +27,10 @@ from hiprobe.evaluate.test_set import (
     TestSet,
 )
 from hiprobe.store import HiProbeError, file_digest, read_manifest
+from hiprobe.store.csv_rows import check_header
 from hiprobe.store.errors import listing
-from hiprobe.store.results import write_results
+from hiprobe.store.fields import MAX_FRAMES
+from hiprobe.store.single_files import check_file
 
 COLUMNS = ("video_id", "start_frame", "stop_frame", "score")
 
@@ -94,14 +97,13 @@ def run_evaluate_scores(
         "provenance": _provenance(config),
     }
     on_step("writing the report")
-    write_results(
+    publish(
         config.results,
         metrics=metrics,
         threshold=scored.threshold,
         videos=scored.result_videos(),
         segments=scored.table(),
     )
-    render_results(config.results)
     return metrics
 
 
@@ -137,18 +139,25 @@ def read_scores(path: Path) -> pd.DataFrame:
         No such file, a column is missing, or lines are wrong (they are listed).
     """
     table = _read_csv(path)
-    numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in COLUMNS[1:]}
+    try:
+        numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in COLUMNS[1:]}
+    except OverflowError:
+        raise HiProbeError(f"{path}: wrong line(s): a number of more than 300 digits.") from None
     start, stop, score = numbers.values()
     wrong = {
-        "start_frame and stop_frame are not whole numbers, 0 <= start < stop": ~(
-            (start >= 0) & (stop > start) & (start % 1 == 0) & (stop % 1 == 0)
+        f"start_frame and stop_frame are not whole numbers, 0 <= start < stop <= {MAX_FRAMES}": ~(
+            (start >= 0)
+            & (stop > start)
+            & (stop <= MAX_FRAMES)
+            & (start % 1 == 0)
+            & (stop % 1 == 0)
         ),
         "score is not a finite number": ~np.isfinite(score),
         "video_id is empty": table["video_id"].isna(),
     }
     # The header is line 1.
     problems = [
-        f"line {line + 2}: {what}: {','.join(map(str, table.loc[line, list(COLUMNS)]))}"
+        f"line {line + 2}: {what}: {','.join(map(str, table.loc[line, list(COLUMNS)]))[:200]}"
         for what, lines in wrong.items()
         for line in table.index[lines]
     ]
@@ -167,6 +176,9 @@ def read_scores(path: Path) -> pd.DataFrame:
 def _read_csv(path: Path) -> pd.DataFrame:
     """Read the file as text and numbers, unchecked but for its header."""
     try:
+        check_file(path)
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header = next(csv.reader(file), [])
         with warnings.catch_warnings():
             # pandas only warns of lines with too many fields, and drops the rest of them.
             warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -182,13 +194,10 @@ def _read_csv(path: Path) -> pd.DataFrame:
         raise HiProbeError(
             f"{path}: no such file. Expected CSV with the columns {', '.join(COLUMNS)}."
         ) from None
-    except (OSError, ValueError, pd.errors.ParserWarning) as error:
+    except (OSError, ValueError, csv.Error, pd.errors.ParserWarning) as error:
         raise HiProbeError(f"{path}: cannot read it as CSV: {error}") from error
-    if missing := [name for name in COLUMNS if name not in table]:
-        raise HiProbeError(
-            f"{path}: the header lacks {', '.join(missing)}. Expected {','.join(COLUMNS)}, got "
-            f"{','.join(map(str, table.columns))}."
-        )
+    # pandas would read a second `score` under the name `score.1`.
+    check_header(path, header, COLUMNS, COLUMNS)
     return table
 
 

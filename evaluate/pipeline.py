@@ -16,12 +16,11 @@ import numpy as np
 
 from hiprobe.evaluate.measure import measure
 from hiprobe.evaluate.peaks import peak_thumbnails
-from hiprobe.evaluate.report import render_results
+from hiprobe.evaluate.report import publish
 from hiprobe.evaluate.test_set import DEFAULT_CONVENTION, Convention, TestSet
 from hiprobe.store import FeatureStore, HiProbeError, Probe
 from hiprobe.store.localization import DEFAULT_SIGMA
 from hiprobe.store.provenance import Purpose
-from hiprobe.store.results import write_results
 
 LIBRARIES = ("hiprobe", "numpy", "scipy", "scikit-learn", "zarr")
 
@@ -95,7 +94,7 @@ def run_evaluate(
         "layers": probe.layers,
     }
     on_step("writing the report")
-    write_results(
+    publish(
         config.results,
         metrics=metrics,
         threshold=scored.threshold,
@@ -103,7 +102,6 @@ def run_evaluate(
         segments=scored.table(),
         thumbnails=peak_thumbnails(store, scored),
     )
-    render_results(config.results)
     return metrics
 
 
@@ -165,7 +163,7 @@ def _provenance(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> di
             "threshold": probe.threshold,
             "training": {k: v for k, v in probe.training.items() if k != "video_ids"}
             | {"num_videos": len(probe.training["video_ids"])},
-            "store": probe.store["path"],
+            "store": probe.store.get("path"),
         },
         "store": {"path": str(config.store.absolute()), **store.provenance},
         "libraries": {name: version(name) for name in LIBRARIES},

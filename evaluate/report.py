@@ -11,16 +11,40 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import UndefinedError
 
 from hiprobe.evaluate.report_content import ReportContent, ReportVideo
-from hiprobe.evaluate.report_page import rounded, write_report
+from hiprobe.evaluate.report_page import render_page, rounded
 from hiprobe.evaluate.scored import rank_results
+from hiprobe.store import HiProbeError
 from hiprobe.store.descriptions import read_descriptions
 from hiprobe.store.layer_tables import LayerTables
 from hiprobe.store.provenance import Provenance
-from hiprobe.store.results import Interval, Results
+from hiprobe.store.results import Interval, Results, write_results
+from hiprobe.store.single_files import make_folder, only_writer, write_text
 
 CURVE_POINTS = 500
+
+
+def publish(folder: Path, **results: Any) -> None:
+    """Write a results' folder and its report, while no other process does.
+
+    Parameters
+    ----------
+    folder : Path
+    **results
+        As `write_results` takes them.
+
+    Raises
+    ------
+    StoreError
+        The disk is full, or refuses.
+    """
+    make_folder(folder)
+    # A second evaluation waits these seconds: two that write by turns would mix their files.
+    with only_writer(folder, waits=True):
+        write_results(folder, **results)
+        _render(folder)
 
 
 def render_results(folder: Path) -> None:
@@ -34,14 +58,42 @@ def render_results(folder: Path) -> None:
     HiProbeError
         The folder holds no whole results.
     """
+    Results.read(folder)  # before a lock is made in what is no such folder
+    with only_writer(folder, waits=True):
+        _render(folder)
+
+
+def _render(folder: Path) -> None:
     results = Results.read(folder)
+    try:
+        content = _content(results)
+        page = render_page(content)
+    # The page is made of these files and nothing else: what it stumbles over is in them.
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+        UndefinedError,
+    ) as error:
+        raise HiProbeError(
+            f"{folder / 'metrics.json'}: not whole results of this hiprobe ({error!r:.200}): the "
+            "report cannot be made of it. Evaluate again."
+        ) from error
+    write_text(folder / "report.html", page)
+
+
+def _content(results: Results) -> ReportContent:
+    """Gather what the report shows."""
     metrics = results.metrics
     true, false = rank_results(results, "smoothed").counts()
     # A page does not grow with the number of distinct scores.
     thin = np.unique(np.linspace(0, len(true) - 1, min(len(true), CURVE_POINTS)).astype(int))
     recall = true[thin] / max(true[-1], 1)
     precision = true[thin] / np.maximum(true[thin] + false[thin], 1)
-    content = ReportContent(
+    return ReportContent(
         title=_title(metrics),
         metrics=metrics,
         layers=metrics.get("layers", {}),
@@ -55,9 +107,8 @@ def render_results(folder: Path) -> None:
         videos=_report_videos(results),
         provenance=metrics["provenance"],
         warnings=metrics["warnings"],
-        analysis=_analysis(LayerTables.read(folder / "layers")),
+        analysis=_analysis(results.folder / "layers"),
     )
-    write_report(folder / "report.html", content)
 
 
 def _title(metrics: dict[str, Any]) -> str:
@@ -109,24 +160,48 @@ def _descriptions(results: Results) -> dict[str, tuple[tuple[Interval, str], ...
     }
 
 
-def _analysis(tables: LayerTables | None) -> dict[str, Any] | None:
+def _analysis(folder: Path) -> dict[str, Any] | None:
     """The tables of ``hiprobe layers`` by column, as the page's script reads them."""
+    tables = LayerTables.read(folder)
     if tables is None:
         return None
     table = tables.table.reset_index()
     columns = ("layer", "saliency", "silhouette", "cv_auc", "cv_auc_std", "chosen_share")
-    return {
-        "table": {name: rounded(table[name].to_numpy()) for name in columns},
-        "tsne": [
-            {
-                "layer": int(layer),
-                **{
-                    label: [rounded(own[axis].to_numpy()) for axis in ("x", "y")]
-                    for label in ("normal", "anomalous")
-                    for own in [points[points["label"] == label]]
-                },
-            }
-            for layer, points in tables.embeddings.groupby("layer")
-        ],
-        "summary": tables.summary,
-    }
+    try:
+        return {
+            "table": {name: rounded(table[name].to_numpy()) for name in columns},
+            "tsne": [
+                {
+                    "layer": int(layer),
+                    **{
+                        label: [rounded(own[axis].to_numpy()) for axis in ("x", "y")]
+                        for label in ("normal", "anomalous")
+                        for own in [points[points["label"] == label]]
+                    },
+                }
+                for layer, points in tables.embeddings.groupby("layer")
+            ],
+            "summary": _checked_summary(tables.summary),
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise HiProbeError(
+            f"{folder}: not whole tables of layers ({error!r:.200}). Make them again with "
+            "`hiprobe layers`, or remove the folder."
+        ) from error
+
+
+def _checked_summary(summary: dict[str, Any]) -> dict[str, Any]:
+    """The figures of the summary that the page shows; one that is not defined is null."""
+    names = (
+        "dlsp_layer",
+        "best_cv_layer",
+        "cv_auc_at_dlsp_layer",
+        "cv_auc_at_best_layer",
+        "spearman",
+        "num_draws",
+        "draw_fraction",
+    )
+    shown = {name: summary[name] for name in names}
+    if strangers := [n for n, v in shown.items() if not isinstance(v, int | float)]:
+        raise ValueError(f"{strangers[0]} is no number")
+    return {name: value if math.isfinite(value) else None for name, value in shown.items()}

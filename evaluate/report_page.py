@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from hiprobe.evaluate.report_content import ReportContent, ReportVideo
 from hiprobe.store.results import Interval
+from hiprobe.store.single_files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCORE_DECIMALS = 4
@@ -24,12 +25,12 @@ LAYER_METRICS = ("kl_divergence", "ldr", "entropy")
 UNDEFINED = "undefined here: not measured, or it needs frames of both classes"
 
 
-def write_report(path: Path, content: ReportContent) -> None:
-    """Render the report to `path`, the videos with the largest error first."""
+def render_page(content: ReportContent) -> str:
+    """Render the report, the videos with the largest error first."""
     from plotly.offline import get_plotlyjs  # slow to import
 
     videos = sorted(content.videos, key=lambda video: (-video.error, video.video_id))
-    page = (
+    return (
         _environment(content.metrics)
         .get_template("report.html.j2")
         .render(
@@ -44,7 +45,11 @@ def write_report(path: Path, content: ReportContent) -> None:
             plotly=Markup(get_plotlyjs()),
         )
     )
-    path.write_text(page, encoding="utf-8")
+
+
+def write_report(path: Path, content: ReportContent) -> None:
+    """Render the report to `path`; an old one stays until the new one is whole."""
+    write_text(path, render_page(content))
 
 
 def _environment(metrics: dict[str, Any]) -> Environment:

@@ -7,7 +7,6 @@ Run by ``hiprobe detect``, the paper's real-time mode. Scores equal those of `ex
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -24,10 +23,11 @@ from hiprobe.extract.overlap import read_ahead
 from hiprobe.extract.recipe import Recipe, compare_with_model
 from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.video import SegmentReader, VideoInfo, inspect_video
-from hiprobe.store import HiProbeError, Probe, write_errors
+from hiprobe.store import HiProbeError, Probe
 from hiprobe.store.localization import DEFAULT_SIGMA, intervals, smooth
 from hiprobe.store.provenance import Difference, Purpose
 from hiprobe.store.results import Interval
+from hiprobe.store.single_files import write_json
 
 SEGMENTS_AHEAD, BYTES_AHEAD = 4, 2**29
 DESCRIBED_KEYFRAMES = 16
@@ -187,9 +187,7 @@ def write_detection(path: Path, detection: Detection, descriptions: list[str]) -
         "notes": detection.notes,
         "provenance": detection.provenance,
     }
-    with write_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, content, end="\n")
 
 
 def load_probes_backbone(config: DetectConfig, probe: Probe) -> tuple[Backbone, list[str]]:

@@ -28,6 +28,7 @@ from hiprobe.store.descriptions import (
 )
 from hiprobe.store.provenance import Provenance, Purpose
 from hiprobe.store.results import KINDS, Interval, read_intervals
+from hiprobe.store.single_files import only_writer
 
 __all__ = ["KINDS", "ExplainConfig", "ExplainSummary", "explain"]
 
@@ -106,8 +107,15 @@ def explain(
     Raises
     ------
     HiProbeError
-        No results, videos that the store does not know, or descriptions made with other settings.
+        No results, videos that the store does not know, or descriptions made with other settings;
+        or another process is describing.
     """
+    read_intervals(config.results)  # before a lock is made in what is no such folder
+    with only_writer(config.results / FILE_NAME):
+        return _explain(config, on_progress)
+
+
+def _explain(config: ExplainConfig, on_progress: Callable[[int, int, str], None]) -> ExplainSummary:
     store = FeatureStore.open(config.store)
     intervals = {
         video_id: video.in_order for video_id, video in read_intervals(config.results).items()

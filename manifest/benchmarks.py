@@ -23,9 +23,12 @@ from hiprobe.manifest.draft import (
     video_id,
 )
 from hiprobe.store import ManifestError, VideoRecord, merge_ranges
+from hiprobe.store.fields import MAX_FRAMES
 from hiprobe.store.official import OFFICIAL_TOTALS
+from hiprobe.store.single_files import check_file, read_text
 
 XD_NORMAL = "A"
+MAX_MASK_BYTES = 2**28
 
 
 def ucf_crime(
@@ -177,8 +180,11 @@ def _xd_test_record(path: Path, line: int, fields: list[str]) -> VideoRecord:
 def _mask_record(path: Path, length: VideoLength | None, lengths: Path | None) -> VideoRecord:
     """Turn a mask into a test video with its ranges; a mask that cannot be is a `ValueError`."""
     try:
-        mask = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
+        check_file(path, MAX_MASK_BYTES)
+        # A header may claim any size: mapped, nothing is read before the shape is seen.
+        mask = np.load(path, allow_pickle=False, mmap_mode="r")
+    # A header is Python text, which numpy has Python parse.
+    except (OSError, ValueError, EOFError, SyntaxError, RecursionError) as error:
         raise ValueError(f"cannot be read: {error}") from error
     if mask.ndim != 1 or not len(mask) or not np.isin(mask, (0, 1)).all():
         raise ValueError(f"expected one 0 or 1 a frame, got {mask.dtype} {mask.shape}")
@@ -219,6 +225,8 @@ def _check_pairs(path: Path, line: int, pairs: Iterable[tuple[int, int]]) -> Non
             raise ManifestError(
                 f"{path}: line {line}: the interval {start} {stop} is empty or reversed."
             )
+        if stop > MAX_FRAMES:
+            raise ManifestError(f"{path}: line {line}: {stop} is beyond frame {MAX_FRAMES}.")
 
 
 def _lines(path: Path | None) -> Iterator[tuple[int, list[str]]]:
@@ -226,12 +234,13 @@ def _lines(path: Path | None) -> Iterator[tuple[int, list[str]]]:
     if path is None:
         return
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot read it: {error.strerror}") from error
-    for line, content in enumerate(text.splitlines(), start=1):
-        if content.split():
-            yield line, content.split()
+        text = read_text(path)
+    except (OSError, ValueError) as error:
+        raise ManifestError(f"{path}: cannot read it: {error}") from error
+    lines = [line.split() for line in text.splitlines()]
+    if not any(lines):
+        raise ManifestError(f"{path}: nothing in it, expected a line a video.")
+    yield from ((line, fields) for line, fields in enumerate(lines, start=1) if fields)
 
 
 def _integers(path: Path, line: int, fields: list[str]) -> list[int]:
@@ -239,5 +248,5 @@ def _integers(path: Path, line: int, fields: list[str]) -> list[int]:
         return [int(value) for value in fields]
     except ValueError:
         raise ManifestError(
-            f"{path}: line {line}: expected frame numbers, got {' '.join(fields)!r}"
+            f"{path}: line {line}: expected frame numbers, got {' '.join(fields)[:60]!r}"
         ) from None

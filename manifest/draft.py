@@ -5,8 +5,8 @@ What all sources share: refusals, known lengths, clipping at them, and finding t
 
 from __future__ import annotations
 
-import csv
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,13 +14,17 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
 from hiprobe.store import ManifestError, VideoRecord
+from hiprobe.store.csv_rows import read_csv
 from hiprobe.store.errors import listing
+from hiprobe.store.fields import MAX_FRAMES
 from hiprobe.store.ground_truth import clip_annotations
 from hiprobe.store.official import OfficialTotals
 
 VIDEO_SUFFIXES = frozenset(
     [".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv"]
 )
+# What Python makes of bytes in a file's name that are no UTF-8.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class HasLength(Protocol):
@@ -152,18 +156,21 @@ def read_lengths(path: Path | None) -> dict[str, VideoLength]:
     """Read a CSV ``video_id,num_frames,fps``; no file, no lengths."""
     if path is None:
         return {}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            lengths = {
-                row["video_id"]: VideoLength(int(row["num_frames"]), float(row["fps"]))
-                for row in csv.DictReader(file)
-            }
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ManifestError(f"{path}: expected CSV video_id,num_frames,fps: {error}") from error
+    lengths: dict[str, VideoLength] = {}
+    for line, row in read_csv(path, ("video_id", "num_frames", "fps")):
+        try:
+            length = VideoLength(int(row["num_frames"]), float(row["fps"]))
+        except ValueError as error:
+            raise ManifestError(
+                f"{path}: line {line}: expected CSV video_id,num_frames,fps: {error}"
+            ) from error
+        if row["video_id"] in lengths:
+            raise ManifestError(f"{path}: line {line}: {row['video_id']!r} stands there twice.")
+        lengths[row["video_id"]] = length
     wrong = [
         f"{name}: {length.num_frames} frames at {length.fps} per second"
         for name, length in lengths.items()
-        if length.num_frames <= 0 or not 0 < length.fps < math.inf
+        if not 0 < length.num_frames <= MAX_FRAMES or not 0 < length.fps < math.inf
     ]
     refuse(path, wrong, "lengths")
     return lengths
@@ -194,19 +201,31 @@ def video_id(name: str) -> str:
     return path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
 
 
-def video_files(root: Path) -> list[Path]:
-    """List the videos under a folder, in order of their paths."""
+def video_files(root: Path) -> tuple[list[Path], list[str]]:
+    """List the videos under a folder, in order of their paths, and say what was left out."""
     if not root.is_dir():
         raise ManifestError(f"{root}: no such folder.")
-    return sorted(path for path in root.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
+    paths, warnings = [], []
+    for path in sorted(root.rglob("*")):
+        if path.suffix.lower() not in VIDEO_SUFFIXES:
+            continue
+        # A manifest is UTF-8: a name that is not could be listed, but never be found again.
+        if _SURROGATE.search(str(path.relative_to(root))):
+            warnings.append(f"{path}: left out, its name is no UTF-8. Rename it.")
+        elif path.exists() and not path.is_file():
+            warnings.append(f"{path}: left out, it is no regular file")
+        else:
+            paths.append(path)
+    return paths, warnings
 
 
 def files_by_id(root: Path) -> tuple[dict[str, Path], list[str]]:
     """Find the videos under a folder by their names; return them and what was left out."""
     files: dict[str, Path] = {}
-    warnings = [
+    paths, warnings = video_files(root)
+    warnings += [
         f"{path}: left out, {files[path.stem]} has the same name"
-        for path in video_files(root)
+        for path in paths
         if files.setdefault(path.stem, path) != path
     ]
     return files, warnings

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 from hiprobe.manifest.draft import Draft, HasLength, Inspect, clipped, read_lengths, refuse
-from hiprobe.store import HiProbeError, ManifestError, VideoRecord, merge_ranges
+from hiprobe.store import HiProbeError, VideoRecord, merge_ranges
+from hiprobe.store.csv_rows import read_csv
+from hiprobe.store.fields import MAX_FRAMES
 from hiprobe.store.manifest import LABELS, SPLITS
 
 COLUMNS = ("video_id", "path", "split", "label", "category", "start_seconds", "stop_seconds")
@@ -62,7 +62,7 @@ def _rows_by_video(events: Path) -> dict[str, list[dict[str, str]]]:
     """Read the lines and check them, all before any video is opened."""
     rows: dict[str, list[dict[str, str]]] = {}
     problems = []
-    for line, row in _event_rows(events):
+    for line, row in read_csv(events, COLUMNS):
         if problem := _check_event(row, rows.get(row["video_id"], [row])[0]):
             problems.append(f"line {line}: {problem}")
         else:
@@ -80,8 +80,7 @@ def _record(path: Path, rows: list[dict[str, str]], length: HasLength) -> VideoR
     ]
     # The first frame whose middle is not before an edge: i + 0.5 >= edge * fps.
     frames = merge_ranges(
-        (math.ceil(start * length.fps - 0.5), math.ceil(stop * length.fps - 0.5))
-        for start, stop in seconds
+        [math.ceil(min(edge * length.fps, MAX_FRAMES) - 0.5) for edge in edges] for edges in seconds
     )
     first = rows[0]
     return VideoRecord(
@@ -95,24 +94,6 @@ def _record(path: Path, rows: list[dict[str, str]], length: HasLength) -> VideoR
         num_frames=length.num_frames,
         fps=length.fps,
     )
-
-
-def _event_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Go through a table's lines: number and cells, with the empty ones as ''."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            header = reader.fieldnames or []
-            if missing := [name for name in COLUMNS if name not in header]:
-                raise ManifestError(
-                    f"{path}: the header lacks {', '.join(missing)}. Expected {','.join(COLUMNS)}."
-                )
-            for row in reader:
-                yield reader.line_num, {name: (row[name] or "").strip() for name in COLUMNS}
-    except FileNotFoundError:
-        raise ManifestError(f"{path}: no such file. Expected CSV {','.join(COLUMNS)}.") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(f"{path}: cannot read it as CSV: {error}") from error
 
 
 def _check_event(row: dict[str, str], first: dict[str, str]) -> str:

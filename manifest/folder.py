@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,8 @@ import numpy as np
 
 from hiprobe.manifest.draft import VIDEO_SUFFIXES, Draft, Inspect, video_files
 from hiprobe.store import ManifestError, VideoError, VideoRecord, parse_annotations
+from hiprobe.store.csv_rows import read_csv
+from hiprobe.store.manifest import Annotations
 
 SPLIT_FOLDERS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 NORMAL_FOLDERS = frozenset({"normal", "nofight", "normal_videos"})
@@ -55,13 +56,13 @@ def folder_manifest(
     ManifestError
         No such folder, no videos in it, or annotations that do not fit.
     """
-    paths = video_files(root)
+    paths, warnings = video_files(root)
     if not paths:
         raise ManifestError(f"{root}: no videos in it ({', '.join(sorted(VIDEO_SUFFIXES))}).")
     records = _assign_splits([_record(root, path) for path in paths], test_fraction, seed)
     if annotations is not None:
         records = _annotate(records, annotations)
-    measured, warnings = [], []
+    measured = []
     for record in records:
         try:
             measured.append(_measure(record, inspect, whole_video))
@@ -128,14 +129,17 @@ def _assign_splits(
 
 def _annotate(records: Sequence[VideoRecord], path: Path) -> list[VideoRecord]:
     """Add the annotations of a table; one of a video that is not there is refused."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = {row["video_id"]: row["annotations"] or "" for row in csv.DictReader(file)}
-        ranges = {video_id: parse_annotations(text) for video_id, text in rows.items()}
-    except KeyError as error:
-        raise ManifestError(f"{path}: the header lacks {error}.") from None
-    except (OSError, ValueError) as error:
-        raise ManifestError(f"{path}: {error}") from error
+    ranges: dict[str, Annotations] = {}
+    for line, row in read_csv(path, ("video_id", "annotations")):
+        if row["video_id"] in ranges:
+            raise ManifestError(
+                f"{path}: line {line}: {row['video_id']!r} stands there twice. Join its ranges in "
+                "one line: 120:480;900:1010."
+            )
+        try:
+            ranges[row["video_id"]] = parse_annotations(row["annotations"])
+        except ValueError as error:
+            raise ManifestError(f"{path}: line {line}: {error}") from error
     unknown = sorted(set(ranges) - {record.video_id for record in records})
     if unknown:
         raise ManifestError(

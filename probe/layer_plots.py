@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from hiprobe.store.layer_tables import LayerTables
+from hiprobe.store.single_files import make_folder, only_writer, replaced
 
 NORMAL, ANOMALOUS, ACCENT = "#1f6feb", "#cf222e", "#0f766e"
 METRICS = {"kl_divergence_z": "KL divergence", "ldr_z": "LDR", "entropy_z": "entropy"}
@@ -19,18 +20,22 @@ METRICS = {"kl_divergence_z": "KL divergence", "ldr_z": "LDR", "entropy_z": "ent
 
 def write_analysis(tables: LayerTables, folder: Path) -> list[Path]:
     """Write the tables (see `LayerTables.write`) and the figures; return all paths."""
-    written = tables.write(folder)
-    figures = {
-        "saliency": _saliency(tables),
-        "separation": _separation(tables),
-        "tsne": _tsne(tables),
-    }
-    for name, figure in figures.items():
-        for ending in ("png", "svg"):
-            written.append(folder / f"{name}.{ending}")
-            metadata = {"Date": None} if ending == "svg" else None
-            figure.savefig(written[-1], dpi=150, metadata=metadata)
-        plt.close(figure)
+    make_folder(folder)
+    # Two that write by turns would mix their files; the second waits these seconds.
+    with only_writer(folder, waits=True):
+        written = tables.write(folder)
+        figures = {
+            "saliency": _saliency(tables),
+            "separation": _separation(tables),
+            "tsne": _tsne(tables),
+        }
+        for name, figure in figures.items():
+            for ending in ("png", "svg"):
+                written.append(folder / f"{name}.{ending}")
+                metadata = {"Date": None} if ending == "svg" else None
+                with replaced(written[-1]) as partial:
+                    figure.savefig(partial, dpi=150, metadata=metadata, format=ending)
+            plt.close(figure)
     return written
 
 

@@ -13,7 +13,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from hiprobe.store.results import Interval
+from hiprobe.store import fields
+from hiprobe.store.errors import HiProbeError
+from hiprobe.store.result_videos import Interval
+from hiprobe.store.single_files import check_file, parse_json, write_text
 
 FILE_NAME = "descriptions.jsonl"
 
@@ -27,20 +30,33 @@ def read_descriptions(folder: Path) -> tuple[dict[str, Any] | None, dict[Interva
         How they were made; None where there are none, or nobody can tell.
     texts : dict of Interval to str
         In the order of the file; of two of one interval the later one.
+
+    Raises
+    ------
+    HiProbeError
+        The file cannot be read.
     """
     path = folder / FILE_NAME
     if not path.exists():
         return None, {}
+    try:
+        check_file(path)
+        lines = path.read_bytes().split(b"\n")
+    except (OSError, ValueError) as error:
+        raise HiProbeError(
+            f"{path}: cannot be read as descriptions: {error}. Remove it, or describe again."
+        ) from error
     provenance, texts = None, {}
     # Bytes: a text may hold other line ends than \n, and a torn line may end inside a character.
-    for line in path.read_bytes().split(b"\n"):
+    for line in lines:
         try:
-            content = json.loads(line)
+            content = fields.mapping(parse_json(line), "the line")
             if "provenance" in content:
-                provenance = provenance or content["provenance"]
+                provenance = provenance or fields.mapping(content["provenance"], "provenance")
             elif "text" in content:
-                interval = Interval.from_json(content["video_id"], content["kind"], content)
-                texts[interval] = content["text"]
+                names = [fields.text(content[name], name) for name in ("video_id", "kind")]
+                interval = Interval.from_json(*names, content)
+                texts[interval] = fields.text(content["text"], "text")
         except (ValueError, TypeError, KeyError):
             continue  # torn: a run was killed while it wrote
     return provenance, texts
@@ -53,21 +69,20 @@ def start_descriptions(
 
     Anew also when all is kept: what is appended to a torn line is lost with it.
     """
-    partial = folder / f"{FILE_NAME}.partial"
-    with partial.open("w", encoding="utf-8") as file:
-        _append(file, {"provenance": provenance})
-        for interval, text in texts.items():
-            append_description(file, interval, text)
-    partial.replace(folder / FILE_NAME)
+    lines = [{"provenance": provenance}]
+    lines += [asdict(interval) | {"text": text} for interval, text in texts.items()]
+    write_text(folder / FILE_NAME, "".join(map(_line, lines)))
 
 
 def append_description(file: IO[str], interval: Interval, text: str) -> None:
     """Append one line and bring it to the disk."""
-    _append(file, asdict(interval) | {"text": text})
-
-
-def _append(file: IO[str], content: Mapping[str, Any]) -> None:
-    """Append a line and wait until it is on the disk: each cost a model's answer."""
-    file.write(json.dumps(content, ensure_ascii=False) + "\n")
+    # Each cost a model's answer.
+    file.write(_line(asdict(interval) | {"text": text}))
     file.flush()
     os.fsync(file.fileno())
+
+
+def _line(content: Mapping[str, Any]) -> str:
+    r"""A line of the file; a lone surrogate, which no file can hold, as JSON's ``\udcff``."""
+    text = json.dumps(content, ensure_ascii=False) + "\n"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

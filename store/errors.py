@@ -44,7 +44,10 @@ def write_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        # A folder may be meant to be written, and one file in it be what cannot.
+        which = "" if error.filename in (None, str(path)) else f" {error.filename}"
         raise StoreError(
-            f"{path}: cannot write: {error.strerror or error}. What was committed is intact: "
-            "free the space or give the permission, and the same command goes on where it was."
+            f"{path}: cannot write{which}: {error.strerror or error}. What was committed is "
+            "intact: free the space or give the permission, and the same command goes on "
+            "where it was."
         ) from error

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
 
-from hiprobe.store.errors import HiProbeError
+from hiprobe.store import fields
+from hiprobe.store.errors import HiProbeError, write_errors
+from hiprobe.store.single_files import check_file, make_folder, read_json, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,12 @@ class LayerTables:
 
     def write(self, folder: Path) -> list[Path]:
         """Write the three files; return their paths. ``summary.json`` comes last."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "summary.json").unlink(missing_ok=True)
-        self.table.to_csv(folder / "layers.csv")
-        self.embeddings.to_csv(folder / "tsne.csv", index=False)
-        (folder / "summary.json").write_text(json.dumps(self.summary, indent=1) + "\n")
+        make_folder(folder)
+        with write_errors(folder):
+            (folder / "summary.json").unlink(missing_ok=True)
+        write_text(folder / "layers.csv", self.table.to_csv())
+        write_text(folder / "tsne.csv", self.embeddings.to_csv(index=False))
+        write_json(folder / "summary.json", self.summary, end="\n")
         return [folder / name for name in ("layers.csv", "tsne.csv", "summary.json")]
 
     @classmethod
@@ -57,13 +59,15 @@ class LayerTables:
         if not (folder / "summary.json").exists():
             return None
         try:
+            for name in ("layers.csv", "tsne.csv"):
+                check_file(folder / name)
             return cls(
                 table=pd.read_csv(folder / "layers.csv", index_col="layer"),
                 # A video may be called NA.
                 embeddings=pd.read_csv(
                     folder / "tsne.csv", dtype={"video_id": str}, keep_default_na=False
                 ),
-                summary=json.loads((folder / "summary.json").read_text(encoding="utf-8")),
+                summary=fields.mapping(read_json(folder / "summary.json"), "summary.json"),
             )
         except (OSError, ValueError, KeyError) as error:
             raise HiProbeError(

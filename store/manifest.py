@@ -10,14 +10,16 @@ import csv
 import hashlib
 import io
 import itertools
-import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hiprobe.store.csv_rows import csv_rows, too_many
 from hiprobe.store.errors import ManifestError, listing
+from hiprobe.store.fields import MAX_FRAMES
+from hiprobe.store.single_files import parse_json, read_text, write_text
 
 SPLITS = ("train", "test")
 LABELS = ("normal", "anomalous")
@@ -84,9 +86,11 @@ def parse_annotations(text: str) -> Annotations:
         start_text, _, stop_text = part.partition(":")
         if not (start_text.strip().isdecimal() and stop_text.strip().isdecimal()):
             raise ValueError(
-                f"annotation {part!r} is not start_frame:stop_frame, for example 120:480"
+                f"annotation {part[:60]!r} is not start_frame:stop_frame, for example 120:480"
             )
         start, stop = int(start_text), int(stop_text)
+        if stop > MAX_FRAMES:
+            raise ValueError(f"annotation {part[:60]!r} stops beyond frame {MAX_FRAMES}")
         if stop <= start:
             raise ValueError(f"annotation {part!r} stops at or before its start")
         ranges.append((start, stop))
@@ -159,27 +163,39 @@ def read_manifest(path: str | Path) -> list[VideoRecord]:
 
 
 def write_manifest(path: str | Path, records: Iterable[VideoRecord]) -> None:
-    """Write a manifest as CSV; paths inside its folder are written relative to it."""
+    """Write a manifest as CSV; paths inside its folder are written relative to it.
+
+    Raises
+    ------
+    ManifestError
+        A video's path is no Unicode, which a manifest is.
+    StoreError
+        The disk is full, or refuses; an old manifest is as it was.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     folder = path.parent.absolute()
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        for record in records:
-            video = Path(record.path).absolute()
-            writer.writerow(
-                [
-                    record.video_id,
-                    video.relative_to(folder) if video.is_relative_to(folder) else video,
-                    record.split,
-                    record.label,
-                    record.category,
-                    format_annotations(record.annotations),
-                    "" if record.num_frames is None else record.num_frames,
-                    "" if record.fps is None else record.fps,
-                ]
-            )
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(COLUMNS)
+    for record in records:
+        video = Path(record.path).absolute()
+        shown = str(video.relative_to(folder) if video.is_relative_to(folder) else video)
+        for name, value in (("video_id", record.video_id), ("path", shown)):
+            if problem := _unwritable(value):
+                raise ManifestError(f"{path}: the {name} {value!r} {problem}. Rename the video.")
+        writer.writerow(
+            [
+                record.video_id,
+                shown,
+                record.split,
+                record.label,
+                record.category,
+                format_annotations(record.annotations),
+                "" if record.num_frames is None else record.num_frames,
+                "" if record.fps is None else record.fps,
+            ]
+        )
+    write_text(path, file.getvalue())
 
 
 def file_digest(path: str | Path) -> str:
@@ -188,39 +204,20 @@ def file_digest(path: str | Path) -> str:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _rows(path: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
     """Yield each row with the number of its (last) line in the file."""
     try:
-        # Not read_text: it would turn a \r inside a quoted field into \n.
-        text = path.read_bytes().decode("utf-8-sig")
+        text = read_text(path)
     except FileNotFoundError:
         raise ManifestError(
             f"{path}: no such manifest. Make one with `hiprobe manifest --help`."
         ) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ManifestError(f"{path}: cannot read it as UTF-8 text: {error}") from error
     if path.suffix == ".jsonl":
         yield from _json_rows(path, text)
-        return
-    try:
-        yield from _csv_rows(path, text)
-    except csv.Error as error:
-        raise ManifestError(
-            f"{path}: not CSV: {error}. Look for a quotation mark that is not closed."
-        ) from error
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    # The file's own lines, not the rows: a quoted field may hold line ends.
-    reader = csv.DictReader(io.StringIO(text, newline=""))
-    missing = [name for name in REQUIRED_COLUMNS if name not in (reader.fieldnames or [])]
-    if missing:
-        raise ManifestError(
-            f"{path}: the header lacks {', '.join(missing)}. "
-            f"Expected {','.join(COLUMNS[:6])}; got {','.join(reader.fieldnames or ['nothing'])}."
-        )
-    for row in reader:
-        yield reader.line_num, row
+    else:
+        yield from csv_rows(path, text, REQUIRED_COLUMNS, COLUMNS[:6])
 
 
 def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -228,21 +225,24 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         if not content.strip():
             continue
         try:
-            row = json.loads(content)
-        except json.JSONDecodeError as error:
+            row = parse_json(content)
+        except ValueError as error:
             raise ManifestError(f"{path}: line {line} is not JSON: {error}") from error
         if not isinstance(row, dict):
             raise ManifestError(f"{path}: line {line} is not a JSON object, got {content[:60]!r}")
         yield line, row
 
 
-def _parse_row(row: dict[str, Any]) -> VideoRecord:
+def _parse_row(row: dict[Any, Any]) -> VideoRecord:
     """Check one line; `ValueError` says what is wrong with it, for `read_manifest` to collect."""
     if None in row:
-        raise ValueError(
-            f"{len(row[None])} field(s) too many; quote a field that holds a comma"  # type: ignore[index]
-        )
+        raise ValueError(too_many(row))
     cell = {name: "" if (value := row.get(name)) is None else str(value) for name in COLUMNS}
+    for name, value in cell.items():
+        if problem := _unwritable(value):
+            raise ValueError(f"{name} {value[:60]!r} {problem}")
+        if isinstance(row.get(name), dict | list | bool):
+            raise ValueError(f"{name} is {value[:60]}, expected text or a number")
     for name in ("video_id", "path"):
         if not cell[name]:
             raise ValueError(f"{name} is empty")
@@ -277,5 +277,18 @@ def _number(cell: dict[str, str], name: str, kind: type) -> Any:
     except ValueError:
         number = 0
     if not 0 < number < math.inf:
-        raise ValueError(f"{name} is {cell[name]!r}, expected a number above 0")
+        raise ValueError(f"{name} is {cell[name][:60]!r}, expected a number above 0")
+    if number > MAX_FRAMES:
+        raise ValueError(f"{name} is {cell[name][:60]}, expected at most {MAX_FRAMES}")
     return number
+
+
+def _unwritable(value: str) -> str:
+    """Say why a text cannot be stored; '' if it can."""
+    if "\0" in value:
+        return "holds NUL"
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return "is no Unicode text (it holds a lone surrogate)"
+    return ""

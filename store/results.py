@@ -9,121 +9,37 @@ commands add to the folder.
 from __future__ import annotations
 
 import csv
+import io
 import json
-import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 
-from hiprobe.store.errors import HiProbeError
-from hiprobe.store.manifest import Annotations, format_annotations, parse_annotations
+from hiprobe.store import fields
+from hiprobe.store.errors import HiProbeError, write_errors
+from hiprobe.store.result_videos import KINDS, Interval, ResultVideo, known_fps
+from hiprobe.store.single_files import check_file, make_folder, read_json, write_json, write_text
 
-KINDS = ("anomalous", "normal")
+__all__ = [
+    "KINDS",
+    "Interval",
+    "ResultVideo",
+    "Results",
+    "known_fps",
+    "read_intervals",
+    "write_json",
+    "write_results",
+]
+
 SEGMENT_COLUMNS = ("video_id", "segment", "start_frame", "stop_frame", "score", "smoothed")
-_INTERVAL_FIELDS = ("start_frame", "stop_frame", "start_seconds", "stop_seconds")
 # Files of an earlier evaluation that would be wrong beside new scores.
 STALE = ("metrics.json", "thumbnails.json", "report.html")
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A stretch of a video that was detected as anomalous, or as normal.
-
-    Attributes
-    ----------
-    video_id : str
-    kind : {'anomalous', 'normal'}
-    start_frame, stop_frame : int
-        Half-open.
-    start_seconds, stop_seconds : float or None
-        None where the frame rate is not known.
-    """
-
-    video_id: str
-    kind: str
-    start_frame: int
-    stop_frame: int
-    start_seconds: float | None
-    stop_seconds: float | None
-
-    @classmethod
-    def of_frames(cls, video_id: str, kind: str, start: int, stop: int, fps: float | None) -> Self:
-        """Add the seconds to a frame range."""
-        seconds = [round(frame / fps, 3) if fps else None for frame in (start, stop)]
-        return cls(video_id, kind, start, stop, *seconds)
-
-    @classmethod
-    def from_json(cls, video_id: str, kind: str, content: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote, and leave alone what else there may be."""
-        return cls(video_id, kind, *(content[name] for name in _INTERVAL_FIELDS))
-
-    @property
-    def frames(self) -> tuple[int, int]:
-        """The half-open frame range."""
-        return self.start_frame, self.stop_frame
-
-    def to_json(self) -> dict[str, Any]:
-        """The interval as ``intervals.json`` has it, below its video and its kind."""
-        return {name: getattr(self, name) for name in _INTERVAL_FIELDS}
-
-
-@dataclass(frozen=True)
-class ResultVideo:
-    """What ``intervals.json`` says of a video.
-
-    Attributes
-    ----------
-    label, category : str
-    fps : float or None
-    num_frames : int
-        That were evaluated.
-    annotations : tuple of (int, int)
-        The truth, half-open frame ranges.
-    intervals : dict of str to tuple of Interval
-        What was found, by kind ('anomalous', 'normal'), in the order of time.
-    """
-
-    label: str
-    category: str
-    fps: float | None
-    num_frames: int
-    annotations: Annotations
-    intervals: dict[str, tuple[Interval, ...]]
-
-    @property
-    def in_order(self) -> list[Interval]:
-        """All intervals in the order of time."""
-        everything = [one for kind in KINDS for one in self.intervals[kind]]
-        return sorted(everything, key=lambda interval: interval.start_frame)
-
-    def to_json(self) -> dict[str, Any]:
-        """The video as ``intervals.json`` has it."""
-        return {
-            "label": self.label,
-            "category": self.category,
-            "fps": self.fps,
-            "num_frames": self.num_frames,
-            "annotations": format_annotations(self.annotations),
-            **{kind: [one.to_json() for one in self.intervals[kind]] for kind in KINDS},
-        }
-
-    @classmethod
-    def from_json(cls, video_id: str, content: Mapping[str, Any]) -> Self:
-        """Read what `to_json` wrote."""
-        return cls(
-            label=content["label"],
-            category=content["category"],
-            fps=content["fps"],
-            num_frames=content["num_frames"],
-            annotations=parse_annotations(content["annotations"]),
-            intervals={
-                kind: tuple(Interval.from_json(video_id, kind, one) for one in content[kind])
-                for kind in KINDS
-            },
-        )
 
 
 @dataclass(frozen=True)
@@ -159,23 +75,19 @@ class Results:
         HiProbeError
             Results are missing, not whole, or of another hiprobe.
         """
-        try:
-            metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        with _reading(folder / "metrics.json"):
+            metrics = _checked_metrics(read_json(folder / "metrics.json"))
+        with _reading(folder / "intervals.json"):
             threshold, videos = _read_intervals(folder / "intervals.json")
-            segments = pd.read_csv(
-                folder / "scores.csv", dtype={"video_id": str}, keep_default_na=False
-            )
-            for name in ("ground_truth", "threshold", "provenance", "smoothed"):
-                metrics[name]
-            segments[list(SEGMENT_COLUMNS)]
-            path = folder / "thumbnails.json"
-            thumbnails = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise _missing(error.filename) from None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise HiProbeError(
-                f"{folder}: not whole results of this hiprobe ({error!r}). Evaluate again."
-            ) from error
+        with _reading(folder / "scores.csv"):
+            segments = _read_scores(folder / "scores.csv", videos)
+            expected = metrics.get("num_segments", len(segments))
+            if len(segments) != expected:
+                raise ValueError(f"it has {len(segments)} rows, metrics.json says {expected}")
+        path, thumbnails = folder / "thumbnails.json", {}
+        if path.exists():
+            with _reading(path):
+                thumbnails = _checked_thumbnails(read_json(path))
         return cls(folder, metrics, threshold, videos, segments, thumbnails)
 
 
@@ -187,13 +99,8 @@ def read_intervals(folder: Path) -> dict[str, ResultVideo]:
     HiProbeError
         There is none, or it is damaged.
     """
-    path = folder / "intervals.json"
-    try:
-        return _read_intervals(path)[1]
-    except (FileNotFoundError, NotADirectoryError):
-        raise _missing(path) from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HiProbeError(f"{path}: damaged ({error!r}). Evaluate again.") from error
+    with _reading(folder / "intervals.json"):
+        return _read_intervals(folder / "intervals.json")[1]
 
 
 def write_results(
@@ -215,53 +122,103 @@ def write_results(
     thumbnails : mapping, optional
         None where there are no pictures: then there is no such file.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     # First, so that a folder that is being written is not taken for the whole old one.
-    for name in STALE:
-        (folder / name).unlink(missing_ok=True)
+    with write_errors(folder):
+        for name in STALE:
+            (folder / name).unlink(missing_ok=True)
     _write_scores(folder / "scores.csv", segments)
     content = {video_id: video.to_json() for video_id, video in videos.items()}
     write_json(folder / "intervals.json", {"threshold": threshold, "videos": content})
     if thumbnails is not None:
-        (folder / "thumbnails.json").write_text(json.dumps(thumbnails), encoding="utf-8")
+        write_text(folder / "thumbnails.json", json.dumps(thumbnails))
     write_json(folder / "metrics.json", metrics)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON under a temporary name and rename it: nobody reads half a file."""
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-    partial.replace(path)
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever is wrong with one of the files into one message that names it."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise HiProbeError(
+            f"{path}: no such file. Give a folder that `hiprobe evaluate` or "
+            "`hiprobe evaluate-scores` wrote."
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise HiProbeError(
+            f"{path}: damaged, not whole results of this hiprobe ({what}). Evaluate again."
+        ) from error
 
 
-def known_fps(fps: float) -> float | None:
-    """Frame rate as JSON has it: null where it is not known."""
-    return float(fps) if math.isfinite(fps) else None
+def _checked_metrics(content: Any) -> dict[str, Any]:
+    """Take ``metrics.json`` with what every reader of it needs."""
+    fields.mapping(content, "metrics.json")
+    for name in ("ground_truth", "provenance", "smoothed"):
+        fields.mapping(content[name], name)
+    fields.number(content["threshold"], "threshold")
+    return content
+
+
+def _checked_thumbnails(content: Any) -> dict[str, list[dict[str, Any]]]:
+    """Take ``thumbnails.json``: pictures by video, base64 and nothing else."""
+    for pictures in fields.mapping(content, "thumbnails.json").values():
+        for picture in fields.items(pictures, "a video's pictures"):
+            fields.whole(picture["frame"], "frame")
+            fields.number(picture["score"], "score")
+            if not re.fullmatch(r"[A-Za-z0-9+/=]*", fields.text(picture["jpeg"], "jpeg")):
+                raise ValueError("jpeg is no base64")
+    return content
 
 
 def _read_intervals(path: Path) -> tuple[float, dict[str, ResultVideo]]:
-    """Read the threshold and the videos; each caller makes its own error of what is wrong."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    """Read the threshold and the videos; `_reading` makes an error of what is wrong."""
+    content = fields.mapping(read_json(path), "intervals.json")
     videos = {
-        video_id: ResultVideo.from_json(video_id, video)
-        for video_id, video in content["videos"].items()
+        video_id: ResultVideo.from_json(video_id, fields.mapping(video, video_id))
+        for video_id, video in fields.mapping(content["videos"], "videos").items()
     }
-    return content["threshold"], videos
+    return fields.number(content["threshold"], "threshold"), videos
+
+
+def _read_scores(path: Path, videos: Mapping[str, ResultVideo]) -> pd.DataFrame:
+    """Read ``scores.csv``: finite scores, each video's rows in the order of time, within it."""
+    check_file(path)
+    table = pd.read_csv(path, dtype={"video_id": str}, keep_default_na=False)
+    for name in (*SEGMENT_COLUMNS, "anomalous"):
+        if f"{name}.1" in table:
+            raise ValueError(f"the column {name} stands there more than once")
+    for name in SEGMENT_COLUMNS[1:4]:
+        if not pd.api.types.is_integer_dtype(table[name]):
+            raise ValueError(f"{name} holds something else than whole numbers")
+    for name in SEGMENT_COLUMNS[4:]:
+        if not np.isfinite(table[name].to_numpy(dtype=np.float64)).all():
+            raise ValueError(f"{name} holds a score that is not finite")
+    start, stop = (table[name].to_numpy() for name in ("start_frame", "stop_frame"))
+    is_first = (table["video_id"] != table["video_id"].shift()).to_numpy()
+    firsts = np.flatnonzero(is_first)
+    lasts = np.append(firsts[1:], len(table)) - 1 if len(table) else firsts
+    if (start >= stop).any() or (start[1:] < stop[:-1])[~is_first[1:]].any():
+        raise ValueError("a range of frames is empty, or two of a video overlap")
+    lengths = {video_id: video.num_frames for video_id, video in videos.items()}
+    ids = table["video_id"].iloc[firsts].tolist()
+    # Rows of a video that do not lie together would be listed twice, and so be too many.
+    if sorted(ids) != sorted(lengths):
+        raise ValueError("its videos are not those of intervals.json")
+    num_frames = np.array([lengths[video_id] for video_id in ids])
+    if (start[firsts] < 0).any() or (stop[lasts] > num_frames).any():
+        raise ValueError("frames lie beyond their video, by intervals.json")
+    return table
 
 
 def _write_scores(path: Path, segments: pd.DataFrame) -> None:
     """Write ``scores.csv``, a row a segment."""
     columns = (*SEGMENT_COLUMNS, "anomalous")
     segments = segments.astype({"anomalous": int})  # a bool would be written as a word
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        # `tolist` gives Python's own numbers, whose text reads back as exactly the same.
-        writer.writerows(zip(*(segments[name].tolist() for name in columns), strict=True))
-
-
-def _missing(path: str | Path) -> HiProbeError:
-    return HiProbeError(
-        f"{path}: no such file. Give a folder that `hiprobe evaluate` or "
-        "`hiprobe evaluate-scores` wrote."
-    )
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(columns)
+    # `tolist` gives Python's own numbers, whose text reads back as exactly the same.
+    writer.writerows(zip(*(segments[name].tolist() for name in columns), strict=True))
+    write_text(path, file.getvalue())

@@ -12,6 +12,8 @@ from typing import Any
 
 import pandas as pd
 
+from hiprobe.store.single_files import only_writer, write_text
+
 METRICS = ("auc", "ap", "localized_auc", "localized_ap", "binary_auc", "binary_ap")
 LIBRARIES = ("hiprobe", "numpy", "scipy", "scikit-learn", "zarr")
 
@@ -68,15 +70,17 @@ class Table:
 
     def write(self, folder: Path, made_with: Mapping[str, Any]) -> None:
         """Write ``NAME.csv``, ``NAME.md`` and ``NAME.json``; the last says how it was made."""
-        self.rows.to_csv(folder / f"{self.name}.csv", index=False)
-        (folder / f"{self.name}.md").write_text(self.to_markdown(), encoding="utf-8")
         made = {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             **made_with,
             "libraries": {library: version(library) for library in LIBRARIES},
         }
         text = json.dumps(made, indent=1, default=str, ensure_ascii=False)
-        (folder / f"{self.name}.json").write_text(text + "\n", encoding="utf-8")
+        # Two that write by turns would mix their files; the second waits.
+        with only_writer(folder / self.name, waits=True):
+            write_text(folder / f"{self.name}.csv", self.rows.to_csv(index=False))
+            write_text(folder / f"{self.name}.md", self.to_markdown())
+            write_text(folder / f"{self.name}.json", text + "\n")
 
 
 def _line(cells: Sequence[str]) -> str:

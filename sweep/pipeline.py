@@ -19,7 +19,8 @@ import numpy as np
 import pandas as pd
 
 from hiprobe.probe.saliency import METRICS, LayerStatistics, dlsp
-from hiprobe.store import FeatureStore, HiProbeError, file_digest
+from hiprobe.store import FeatureStore, HiProbeError, file_digest, write_errors
+from hiprobe.store.single_files import check_file, check_target, make_folder, only_writer, replaced
 from hiprobe.sweep.experiments import prepare, run_task
 from hiprobe.sweep.grid import SweepConfig, Task
 
@@ -72,6 +73,20 @@ def run_sweep(
     """
     if out.suffix not in (".parquet", ".csv"):
         raise HiProbeError(f"{out}: expected a name that ends in .parquet or .csv.")
+    check_target(out)  # not after hours
+    with only_writer(out):
+        return _sweep(config, out, num_workers, scheduler, on_task, on_warning)
+
+
+def _sweep(
+    config: SweepConfig,
+    out: Path,
+    num_workers: int,
+    scheduler: str | None,
+    on_task: Callable[[int, int], None],
+    on_warning: Callable[[str], None],
+) -> pd.DataFrame:
+    """Run what is left to do, and join the table."""
     tasks = config.tasks()
     folder = _folder_of_finished(config, out)
     files = {task: _file_of(folder, task) for task in tasks}
@@ -81,13 +96,27 @@ def run_sweep(
     for done, (task, found) in enumerate(results, start=1):
         _write(found, files[task])
         on_task(len(tasks) - len(todo) + done, len(tasks))
-    # Only `round_trip` reads exactly the numbers that were written.
-    tables = [pd.read_csv(file, float_precision="round_trip") for file in files.values()]
+    tables = [_read_finished(file) for file in files.values()]
     table = _with_saliency(pd.concat(tables, ignore_index=True))
     _write(table, out)
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
+    with write_errors(folder):
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    return table
+
+
+def _read_finished(file: Path) -> pd.DataFrame:
+    """Read a finished layer's results, which an earlier run may have left."""
+    try:
+        check_file(file)
+        # Only `round_trip` reads exactly the numbers that were written.
+        table = pd.read_csv(file, float_precision="round_trip")
+        table[["layer", *DRAW, *METRICS]]
+    except (OSError, ValueError, KeyError) as error:
+        raise HiProbeError(
+            f"{file}: not a layer's results ({error}). Remove the file, and run again."
+        ) from error
     return table
 
 
@@ -101,7 +130,7 @@ def _folder_of_finished(config: SweepConfig, out: Path) -> Path:
     identity = json.dumps([asdict(config), contents, labels], default=str, sort_keys=True)
     name = hashlib.sha256(identity.encode()).hexdigest()[:12]
     folder = out.with_name(f"{out.name}.parts-{name}")
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     return folder
 
 
@@ -178,10 +207,9 @@ def _with_saliency(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _write(table: pd.DataFrame, out: Path) -> None:
-    """Write under a temporary name and rename it: nobody reads half a table."""
-    partial = out.with_name(f"{out.name}.partial")
-    if out.suffix == ".csv":
-        table.to_csv(partial, index=False)
-    else:
-        table.to_parquet(partial, index=False)
-    partial.replace(out)
+    """Write a table; an old one stays until the new one is whole."""
+    with replaced(out) as partial:
+        if out.suffix == ".csv":
+            table.to_csv(partial, index=False)
+        else:
+            table.to_parquet(partial, index=False)

@@ -18,6 +18,7 @@ from hiprobe.evaluate.test_set import TestSet
 from hiprobe.store import FeatureStore, HiProbeError
 from hiprobe.store.official import OFFICIAL_TOTALS
 from hiprobe.store.provenance import Purpose
+from hiprobe.store.single_files import make_folder
 from hiprobe.sweep import paper
 from hiprobe.sweep.layout import METRICS, Table
 from hiprobe.sweep.pipeline import SweepConfig, run_sweep
@@ -56,7 +57,7 @@ class _Sweeps:
 
     def run(self, name: str, **options: Any) -> pd.DataFrame:
         """Run the configured sweep with some options changed."""
-        self._config.out.mkdir(parents=True, exist_ok=True)
+        make_folder(self._config.out)
         return run_sweep(
             replace(self._config.sweep, **options),
             self._config.out / f"{name}-experiments.csv",

@@ -8,6 +8,16 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from hiprobe.store import fields
+
+
+def vector(content: Mapping[str, Any], name: str) -> np.ndarray:
+    """Read a list of finite numbers of `probe.json`: (feature,) float64."""
+    values = fields.items(content[name], name)
+    if not values:
+        raise ValueError(f"{name} is empty")
+    return np.array([fields.number(value, name) for value in values], dtype=np.float64)
+
 
 class Scorer(ABC):
     """A fitted scorer: log odds of hidden states of one layer.

@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from hiprobe.store.scorers.base import Scorer
+from hiprobe.store import fields
+from hiprobe.store.scorers.base import Scorer, vector
 from hiprobe.store.scorers.linear import CONSTANT_SHARE
 
 
@@ -73,10 +74,16 @@ class DistanceScorer(Scorer):
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote."""
-        scale = [np.inf if value is None else value for value in content["scale"]]
-        return cls(
-            np.asarray(content["mean"], dtype=np.float64),
-            np.asarray(scale, dtype=np.float64),
-            content["centre"],
-            content["spread"],
+        scale = np.array(
+            [
+                np.inf if value is None else fields.number(value, "scale")
+                for value in fields.items(content["scale"], "scale")
+            ]
         )
+        mean = vector(content, "mean")
+        if scale.shape != mean.shape:
+            raise ValueError(f"mean has {len(mean)} numbers, scale {len(scale)}")
+        centre, spread = (fields.number(content[name], name) for name in ("centre", "spread"))
+        if not (scale > 0).all() or not spread > 0:
+            raise ValueError("scale and spread have to be above 0")
+        return cls(mean, scale, centre, spread)

@@ -9,7 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from hiprobe.store.scorers.base import Scorer
+from hiprobe.store import fields
+from hiprobe.store.scorers.base import Scorer, vector
 
 # A standard deviation below this share of the mean is rounding: the dimension does not vary.
 CONSTANT_SHARE = 1e-9
@@ -56,8 +57,9 @@ class LinearScorer(Scorer):
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
         """Read what `to_json` wrote."""
-        weight = np.asarray(content["weight"], dtype=np.float64)
-        return cls(weight, content["bias"], content["l2"], content["num_iterations"])
+        weight = vector(content, "weight")
+        bias, l2 = (fields.number(content[name], name) for name in ("bias", "l2"))
+        return cls(weight, bias, l2, content["num_iterations"])
 
     @classmethod
     def of_standardised(

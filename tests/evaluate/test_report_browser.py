@@ -18,7 +18,7 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from hiprobe.evaluate.external import ScoresConfig, run_evaluate_scores
 from hiprobe.evaluate.report import render_results
-from hiprobe.store import VideoRecord, write_manifest
+from hiprobe.store import HiProbeError, VideoRecord, write_manifest
 
 pytestmark = pytest.mark.slow
 EVIL = "</script><img src=x onerror=alert(1)>"
@@ -190,3 +190,89 @@ def test_of_800_videos_only_those_in_sight_are_drawn(browser, make_results):
     drawn = browser.find_elements(By.CSS_SELECTOR, "article[data-drawn]")
     assert 0 < len(drawn) < 30
     assert browser.get_log("browser") == []
+
+
+HOSTILE = {
+    EVIL: "quotes \" ' < > & `${alert(1)}` {{ 7 * 7 }} {% raw %}",
+    "</style></title></textarea><svg onload=alert(1)>": "-->]]><script>alert(1)</script>",
+    "\u202egpj.exe\u202c \u200f\u2066rtl\u2069": "\u0001\u001b[31m\u007f\u0085\u2028\u2029",
+    "long " + 1000 * "0123456789": 1000 * "0123456789",
+    "video\n\ttwo, lines": "__proto__",
+    "%{x} <b>bold</b> <a href='javascript:alert(1)'>x</a>": "constructor",
+}
+
+
+def test_hostile_names_are_text_and_nothing_else(browser, tmp_path):
+    """Names of videos, categories and texts of descriptions: nothing runs, and all is shown."""
+    records = [
+        VideoRecord(name, "x.mp4", "test", "anomalous", category, ((48, 120),), 240, 24.0)
+        for name, category in HOSTILE.items()
+    ]
+    write_manifest(tmp_path / "m.csv", records)
+    rows = [(name, k * 24, k * 24 + 24, k / 10) for name in HOSTILE for k in range(10)]
+    columns = ["video_id", "start_frame", "stop_frame", "score"]
+    pd.DataFrame(rows, columns=columns).to_csv(
+        tmp_path / "<img src=x onerror=alert(1)>.csv", index=False
+    )
+    folder = tmp_path / "results"
+    run_evaluate_scores(
+        ScoresConfig(
+            tmp_path / "<img src=x onerror=alert(1)>.csv",
+            tmp_path / "m.csv",
+            folder,
+            num_resamples=0,
+        )
+    )
+    videos = json.loads((folder / "intervals.json").read_text())["videos"]
+    lines = [{"provenance": {}}] + [
+        {"video_id": name, "kind": "anomalous", "text": category} | videos[name]["anomalous"][0]
+        for name, category in HOSTILE.items()
+    ]
+    (folder / "descriptions.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    render_results(folder)
+    opened(browser, folder)
+    headings = browser.find_elements(By.CSS_SELECTOR, "article h3")
+    # As the page has it: the browser makes one space of several.
+    seen = {one.get_property("textContent") for one in headings}
+    assert seen == {name.replace("\r", "") for name in HOSTILE}
+    options = browser.find_elements(By.CSS_SELECTOR, "#group option")
+    assert len(options) == len(HOSTILE) + 1
+    for heading in headings:
+        browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", heading)
+    assert not browser.find_elements(By.CSS_SELECTOR, "article script, article svg[onload], h3 *")
+    assert not browser.find_elements(
+        By.CSS_SELECTOR, "article h3 img, .said img, .said a, .said b b"
+    )
+    assert browser.get_log("browser") == []  # no alert, no refused script, no error
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 1200
+
+
+def test_a_report_of_figures_that_are_not_defined_still_opens(browser, make_results):
+    folder = make_results()
+    summary = json.loads((folder / "layers/summary.json").read_text()) | {"spearman": float("nan")}
+    (folder / "layers/summary.json").write_text(json.dumps(summary))
+    render_results(folder)
+    opened(browser, folder)
+    assert browser.get_log("browser") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("metrics.json", '"warnings"', '"warning"'),
+        ("metrics.json", '"raw": {', '"raw": "x", "other": {'),
+        ("metrics.json", '"num_frames": 1440', '"num_frames": "many"'),
+        ("layers/summary.json", '"spearman": 0.5', '"spearman": "</script>"'),
+        ("layers/layers.csv", "saliency", "saliencies"),
+        ("layers/tsne.csv", ",x,y", ",x,z"),
+    ],
+)
+def test_what_was_tampered_with_makes_no_report(make_results, name, old, new):
+    folder = make_results()
+    before = (folder / "report.html").read_bytes()
+    text = (folder / name).read_text()
+    assert old in text
+    (folder / name).write_text(text.replace(old, new, 1))
+    with pytest.raises(HiProbeError, match=r"not whole (results|tables)"):
+        render_results(folder)
+    assert (folder / "report.html").read_bytes() == before

@@ -170,12 +170,10 @@ def test_metrics_come_last_and_what_is_stale_goes_first(results):
 @pytest.mark.parametrize("content", ["", "[1]", '{"videos": {"a": 1}}', "\0"])
 def test_damage_is_one_message(results, name, content):
     (results / name).write_text(content)
-    if name == "thumbnails.json" and content not in ("", "\0"):
-        return  # JSON; what is in it, the report looks at
     with pytest.raises(HiProbeError, match=r"not whole results of this hiprobe .* Evaluate again"):
         Results.read(results)
     if name == "intervals.json":
-        with pytest.raises(HiProbeError, match=r"intervals\.json: damaged .* Evaluate again"):
+        with pytest.raises(HiProbeError, match=r"intervals\.json: damaged, .* Evaluate again"):
             read_intervals(results)
 
 
@@ -213,3 +211,55 @@ def test_layer_tables_survive(tmp_path):
     (tmp_path / "tsne.csv").unlink()
     with pytest.raises(HiProbeError, match=r"not whole tables of layers .* `hiprobe layers`"):
         LayerTables.read(tmp_path)
+
+
+def tamper(results, name, old, new):
+    text = (results / name).read_bytes().decode()
+    assert old in text
+    (results / name).write_bytes(text.replace(old, new, 1).encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("intervals.json", '"num_frames": 60', '"num_frames": 3000000000', "num_frames is 30000"),
+        ("intervals.json", '"num_frames": 60', '"num_frames": 50', "an interval stops at 60 of 50"),
+        ("intervals.json", '"num_frames": 60', '"num_frames": "60"', "num_frames is '60'"),
+        ("intervals.json", '"fps": 25.0', '"fps": 0', "fps is 0"),
+        ("intervals.json", '"fps": 25.0', '"fps": NaN', "fps is nan"),
+        ("intervals.json", '"start_frame": 24', '"start_frame": 99', "stops at or before"),
+        ("intervals.json", '"annotations": "24:48"', '"annotations": 7', "annotations is 7"),
+        ("intervals.json", '"annotations": "24:48"', '"annotations": "4:1"', "stops at or before"),
+        ("intervals.json", '"category": "Fire"', '"category": {}', "category is an object"),
+        ("intervals.json", '"threshold": 0.5', '"threshold": null', "threshold is None"),
+        ("intervals.json", '"a": {', '"z": {', "its videos are not those of intervals.json"),
+        ("metrics.json", '"threshold": 0.5', '"threshold": "x"', "threshold is 'x'"),
+        ("metrics.json", '"ground_truth": {', '"ground_truth": 1, "other": {', "ground_truth is 1"),
+        ("metrics.json", '"provenance": {', '"provenances": {', "'provenance' is missing"),
+        ("metrics.json", '"threshold": 0.5', '"threshold": 0.5, "num_segments": 5', "has 4 rows"),
+        ("scores.csv", "a,1,24,48", "a,1,20,48", "two of a video overlap"),
+        ("scores.csv", "a,2,48,60", "a,2,48,3000000000", "beyond their video"),
+        ("scores.csv", "a,2,48,60", "a,2,48,1e400", "stop_frame holds something else"),
+        ("scores.csv", "0.9,0.75", "nan,0.75", "score holds a score that is not finite|string"),
+        ("scores.csv", "0.9,0.75", "0.9,inf", "smoothed holds a score that is not finite"),
+        ("scores.csv", "segment,start", "start_frame,start", "stands there more than once|missing"),
+        ("scores.csv", "score,smoothed", "score,score", "stands there more than once|missing"),
+        ("scores.csv", "b,0,0,24", "c,0,0,24", "its videos are not those"),
+        ("thumbnails.json", "/9j/", '\\" onerror=\\"x', "jpeg is no base64"),
+        ("thumbnails.json", '"score": 0.75', '"score": "x"', "score is 'x'"),
+    ],
+)
+def test_results_that_cannot_be_right_are_refused(results, name, old, new, message):
+    tamper(results, name, old, new)
+    with pytest.raises(HiProbeError, match=message) as raised:
+        Results.read(results)
+    assert str(results / name) in str(raised.value) or "scores.csv: damaged" in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["metrics.json", "intervals.json", "thumbnails.json"])
+def test_results_that_are_cut_are_refused(results, name):
+    whole = (results / name).read_bytes()
+    for share in (0.2, 0.6, 0.95):
+        (results / name).write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(HiProbeError, match=f"{name}: damaged"):
+            Results.read(results)
