@@ -37,12 +37,14 @@ import torch
 from memory import peak_bytes
 from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig
 
-from hiprobe.extract.backbone import Backbone, BackboneConfig
 from hiprobe.demo.clips import plan_clips, write_clips
 from hiprobe.demo.model import TRAINED_MODEL, VOCABULARY, new_model, new_processor
-from hiprobe.extract.pipeline import ExtractConfig, extract
+from hiprobe.extract.backbone import Backbone
+from hiprobe.extract.config import BackboneConfig, ExtractConfig
+from hiprobe.extract.pipeline import extract
 from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES, segment_ranges
 from hiprobe.extract.video import SegmentReader, inspect_video
+from hiprobe.extract.workplace import Here
 from hiprobe.store import VideoRecord, write_manifest
 
 BATCH_SIZE = 8
@@ -136,10 +138,10 @@ def time_ways(model: Path, footage: Footage, folder: Path) -> dict[str, list[flo
 
     def ours() -> None:
         shutil.rmtree(folder / "store.zarr", ignore_errors=True)
-        config = BackboneConfig(str(model), device="cpu")
+        config = ExtractConfig(footage.manifest, folder / "store.zarr", backbone.config,
+                               batch_size=BATCH_SIZE, parity=0)  # fmt: skip
         # The model is loaded already in the other ways: its loading is not timed here either.
-        _extract_with(backbone, ExtractConfig(footage.manifest, folder / "store.zarr", config,
-                                              batch_size=BATCH_SIZE, parity=0))  # fmt: skip
+        extract(config, workplace=Here(config, backbone))
 
     def bare_forward() -> None:
         for inputs in ready:
@@ -173,17 +175,6 @@ def time_ways(model: Path, footage: Footage, folder: Path) -> dict[str, list[flo
             if round_number:
                 seconds[way.__name__].append(time.perf_counter() - started)
     return seconds
-
-
-def _extract_with(backbone: Backbone, config: ExtractConfig) -> None:
-    from hiprobe.extract import pipeline
-
-    original = pipeline.Backbone
-    pipeline.Backbone = lambda config: backbone  # type: ignore[assignment, misc]
-    try:
-        extract(config)
-    finally:
-        pipeline.Backbone = original  # type: ignore[misc]
 
 
 def peak_memory(num_frames: int, folder: Path) -> int:

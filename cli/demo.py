@@ -23,7 +23,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the generated clips.")] = 0,
 ) -> None:
     """Run the whole path, from manifest to report, on generated clips, offline, without a GPU."""
-    from hiprobe.cli.extract import require_extract
+    from hiprobe.cli.requirements import require_extract
 
     require_extract()
     from hiprobe.demo.inputs import DemoInputs

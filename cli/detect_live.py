@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from hiprobe.cli.output import say, terminal
 from hiprobe.extract.detect import DetectConfig, Detection, detect
 from hiprobe.extract.video import VideoInfo
 
@@ -21,7 +22,7 @@ def detect_live(config: DetectConfig, threshold: float) -> Detection:
     What is shown live are the raw scores; the closing curve is the smoothed one, for the last
     segments' smoothed scores depend on those still to come.
     """
-    console = Console(stderr=True, highlight=False)
+    console = terminal(stderr=True)
     if not console.is_terminal:
 
         def print_segment(
@@ -63,21 +64,18 @@ def curve(scores: list[float], threshold: float, width: int) -> Text:
 
 def print_detection(detection: Detection, descriptions: list[str], video: Path) -> None:
     """Print the smoothed curve, the intervals, and what the model says of them."""
-    console = Console(highlight=False)
+    console = terminal()
     for note in detection.notes:
-        console.print(f"note: {video}: {note}", style="yellow", markup=False)
+        say(f"note: {video}: {note}", style="yellow")
     console.print(curve(detection.smoothed.tolist(), detection.threshold, console.width))
     found, fps = detection.intervals, detection.video.fps
-    console.print(
+    say(
         f"{video}: {len(found)} anomalous interval(s) in {detection.video.num_frames / fps:.1f} s, "
-        f"threshold {detection.threshold:.4f}",
-        markup=False,
+        f"threshold {detection.threshold:.4f}"
     )
     for index, (start, stop) in enumerate(found):
         inside = (detection.start_frames < stop) & (detection.stop_frames > start)
         peak = detection.smoothed[inside].max()
-        console.print(
-            f"  {start / fps:.2f}-{stop / fps:.2f} s (frames {start}:{stop}), up to {peak:.3f}"
-        )
+        say(f"  {start / fps:.2f}-{stop / fps:.2f} s (frames {start}:{stop}), up to {peak:.3f}")
         if index < len(descriptions):
-            console.print(f"    {descriptions[index]}", markup=False)
+            say(f"    {descriptions[index]}")

@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from hiprobe.cli.extract import EXIT_SOME_FAILED, check_choice, require_extract
+from hiprobe.cli import options
+from hiprobe.cli.output import EXIT_SOME_FAILED, progress, say, warn
+from hiprobe.cli.requirements import require_extract
 
 
 def explain(
     store: Annotated[Path, typer.Argument(help="The store that was evaluated.")],
     results: Annotated[Path, typer.Argument(help="The results of `hiprobe evaluate`.")],
-    model: Annotated[str, typer.Option(help="Hub id, or a local folder.")],
-    revision: Annotated[str | None, typer.Option(help="Hub revision of the model.")] = None,
+    model: options.Model,
+    revision: options.Revision = None,
     anomalous_prompt: Annotated[
-        str | None, typer.Option(help="Default: the store's prompt.")
+        str | None,
+        typer.Option(help="Ask this about anomalous intervals instead of the store's prompt."),
     ] = None,
-    normal_prompt: Annotated[str | None, typer.Option(help="Default: the store's prompt.")] = None,
-    which: Annotated[str, typer.Option(help="Intervals: both, anomalous or normal.")] = "both",
-    keyframes: Annotated[int, typer.Option(min=1, help="Frames shown of an interval.")] = 16,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest description.")] = 128,
-    batch_size: Annotated[int, typer.Option(min=1, help="Intervals of a video at once.")] = 4,
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda:0, …")] = "auto",
-    load_in: Annotated[str, typer.Option(help="full, 8bit or 4bit (bitsandbytes).")] = "full",
-    only: Annotated[list[str] | None, typer.Option(help="Only these video ids.")] = None,
+    normal_prompt: Annotated[
+        str | None,
+        typer.Option(help="Ask this about normal intervals instead of the store's prompt."),
+    ] = None,
+    which: Annotated[
+        Literal["both", "anomalous", "normal"],
+        typer.Option(help="Describe intervals of this kind, or of both."),
+    ] = "both",
+    keyframes: Annotated[
+        int, typer.Option(min=1, help="Show the model so many frames of an interval.")
+    ] = 16,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Let no description be longer than so many tokens.")
+    ] = 128,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Describe so many intervals of a video at once.")
+    ] = 4,
+    dtype: options.Dtype = "auto",
+    device: options.Device = "auto",
+    attention: options.Attention = "auto",
+    load_in: options.LoadIn = "full",
+    only: Annotated[
+        list[str] | None, typer.Option(help="Describe only the video of this id.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Drop descriptions made with other settings.")
     ] = False,
@@ -36,22 +54,21 @@ def explain(
     Interrupted, the same command goes on where it was.
     """
     require_extract()
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress
-
     from hiprobe.evaluate.report import render_results
-    from hiprobe.extract.backbone import DTYPES, BackboneConfig
+    from hiprobe.extract.backbone import BackboneConfig
     from hiprobe.extract.explain import KINDS, ExplainConfig
     from hiprobe.extract.explain import explain as run_explain
 
-    check_choice("--dtype", dtype, ("auto", *DTYPES))
-    check_choice("--which", which, ("both", *KINDS))
-    check_choice("--load-in", load_in, ("full", "8bit", "4bit"))
     config = ExplainConfig(
         store=store,
         results=results,
         backbone=BackboneConfig(
-            model=model, revision=revision, dtype=dtype, device=device, load_in=load_in
+            model=model,
+            revision=revision,
+            dtype=dtype,
+            device=device,
+            attention=attention,
+            load_in=load_in,
         ),
         prompts={"anomalous": anomalous_prompt, "normal": normal_prompt},
         kinds=KINDS if which == "both" else (which,),
@@ -61,23 +78,16 @@ def explain(
         only=tuple(only or ()),
         overwrite=overwrite,
     )
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("intervals", total=None)
-        summary = run_explain(
-            config, lambda done, total, _: bar.update(task, completed=done, total=total)
-        )
+    with progress("intervals", stays=True, counts=True) as on_done:
+        summary = run_explain(config, lambda done, total, _: on_done(done, total))
     render_results(results)
-    console = Console(highlight=False)
-    for warning in summary.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False)
+    warn(summary.warnings)
     for reason in summary.failures.values():
-        console.print(f"failed: {reason}", style="red", markup=False)
-    console.print(
+        say(f"failed: {reason}", style="red")
+    say(
         f"{results / 'descriptions.jsonl'}: {summary.num_described} intervals described, "
-        f"{summary.num_kept} were there, {len(summary.failures)} video(s) failed",
-        markup=False,
+        f"{summary.num_kept} were there, {len(summary.failures)} video(s) failed"
     )
-    console.print(f"report: {results / 'report.html'}", markup=False)
+    say(f"report: {results / 'report.html'}")
     if summary.failures:
         raise typer.Exit(EXIT_SOME_FAILED)

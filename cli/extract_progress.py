@@ -10,8 +10,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,9 +22,11 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
+from hiprobe.cli.output import say, terminal
 from hiprobe.extract import pipeline
+from hiprobe.extract.config import ExtractConfig
 from hiprobe.extract.extractor import Progress as Step
-from hiprobe.extract.pipeline import ExtractConfig, ExtractSummary
+from hiprobe.extract.pipeline import ExtractSummary
 from hiprobe.store import FAILED, write_errors
 
 
@@ -40,7 +40,7 @@ class _RateColumn(ProgressColumn):
 
 def run_with_progress(config: ExtractConfig, log_json: Path | None) -> ExtractSummary:
     """Extract, with a progress bar on the terminal and events in the log."""
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     whole, rest = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
     columns = (
         BarColumn(bar_width=10, table_column=whole),
@@ -51,7 +51,7 @@ def run_with_progress(config: ExtractConfig, log_json: Path | None) -> ExtractSu
     )
     with Progress(*columns, console=console, expand=True) as bar, _log(log_json) as log:
         task = bar.add_task("extract", total=None, state="loading the model")
-        totals = {"failed": 0, "seconds": 0.0, "waited": 0.0}
+        totals = {"failed": 0.0, "seconds": 0.0, "waited": 0.0, "gpu_bytes": 0.0}
 
         def on_plan(num_videos: int, num_segments: int) -> None:
             bar.update(task, total=num_segments, state=f"{num_videos} videos")
@@ -61,9 +61,10 @@ def run_with_progress(config: ExtractConfig, log_json: Path | None) -> ExtractSu
             totals["failed"] += step.outcome == FAILED
             totals["seconds"] += step.seconds
             totals["waited"] += step.waited_seconds
+            totals["gpu_bytes"] = max(totals["gpu_bytes"], step.gpu_bytes)
             bar.update(task, advance=step.num_segments, state=_state(step.video_id, totals))
             if step.outcome == FAILED:
-                bar.console.print(f"failed: {step.reason}", style="red", markup=False)
+                bar.console.print(f"failed: {step.reason}", style="red")
             if step.outcome:
                 log("video", **asdict(step))
 
@@ -74,9 +75,10 @@ def run_with_progress(config: ExtractConfig, log_json: Path | None) -> ExtractSu
 
 
 def _state(video_id: str, totals: dict[str, float]) -> str:
+    """Say how long the model waited for videos, what it holds of the GPU, and which video it is."""
     parts = [f"waited {totals['waited'] / max(totals['seconds'], 1e-9):.0%}"]
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        parts.append(f"{torch.cuda.max_memory_reserved() / 2**30:.1f} GiB GPU")
+    if totals["gpu_bytes"]:
+        parts.append(f"{totals['gpu_bytes'] / 2**30:.1f} GiB GPU")
     if totals["failed"]:
         parts.append(f"{totals['failed']:.0f} failed")
     return " · ".join([*parts, video_id])
@@ -100,10 +102,9 @@ def _log(path: Path | None) -> Iterator[Callable[..., None]]:
 
 def print_dry_run(config: ExtractConfig) -> None:
     """Say what there is to do, how large it will be, and how long it may take."""
-    console = Console(highlight=False)
-    with Console(stderr=True).status("opening the videos, timing the model"):
+    with terminal(stderr=True).status("opening the videos, timing the model"):
         plan = pipeline.dry_run(config)
-    _print_failures(console, plan.failures)
+    _print_failures(plan.failures)
     seconds = plan.num_segments * plan.seconds_per_segment
     table = Table(title=f"Dry run: {config.manifest} → {config.store}", show_header=False)
     table.add_row("videos left", f"{plan.num_videos:,} ({len(plan.failures)} cannot be opened)")
@@ -115,35 +116,33 @@ def print_dry_run(config: ExtractConfig) -> None:
         f"{plan.seconds_per_segment:.3f} s a segment, timed on one batch: "
         f"{timedelta(seconds=round(seconds))} in all, with one worker",
     )
-    console.print(table)
+    terminal().print(table)
 
 
 def print_summary(summary: ExtractSummary, store: Path) -> None:
     """Say how it went: failures, notes, the parity certificate, totals."""
-    console = Console(highlight=False)
     for video_id, note in summary.notes.items():
-        console.print(f"note: {video_id}: {note}", style="yellow", markup=False)
-    _print_failures(console, summary.failures)
+        say(f"note: {video_id}: {note}", style="yellow")
+    _print_failures(summary.failures)
     if summary.parity:
         differences = summary.parity["max_relative_difference"]
         layer = max(differences, key=differences.__getitem__)
-        console.print(
+        say(
             f"parity: {len(summary.parity['segments'])} random segments computed again one by "
-            f"one differ by at most {differences[layer]:.1e} (relative, layer {layer})",
-            markup=False,
+            f"one differ by at most {differences[layer]:.1e} (relative, layer {layer})"
         )
     pending = f", {summary.num_pending} pending" if summary.num_pending else ""
-    console.print(
+    say(
         f"{store}: {summary.num_done} videos done, {len(summary.failures)} failed{pending}; "
-        f"{summary.num_segments} segments",
-        markup=False,
+        f"{summary.num_segments} segments"
     )
 
 
-def _print_failures(console: Console, failures: dict[str, str]) -> None:
+def _print_failures(failures: dict[str, str]) -> None:
+    """Print a table of the videos that failed, if there are any."""
     if not failures:
         return
     table = Table("video", "why it failed", title=f"{len(failures)} failed", title_style="red")
     for video_id, reason in failures.items():
-        table.add_row(Text(video_id), Text(reason))
-    console.print(table)
+        table.add_row(video_id, reason)
+    terminal().print(table)

@@ -6,18 +6,22 @@ import sys
 
 import typer
 
+import hiprobe.cli.compare
 import hiprobe.cli.demo
-import hiprobe.cli.explain
-import hiprobe.cli.manifest
-import hiprobe.cli.store
+import hiprobe.cli.detect
 import hiprobe.cli.evaluate
+import hiprobe.cli.evaluate_scores
+import hiprobe.cli.explain
 import hiprobe.cli.extract
+import hiprobe.cli.layers
+import hiprobe.cli.manifest
 import hiprobe.cli.probe
+import hiprobe.cli.report
+import hiprobe.cli.store
 import hiprobe.cli.sweep
+import hiprobe.cli.table
+from hiprobe.cli.output import EXIT_INTERRUPTED, EXIT_USER_ERROR
 from hiprobe.store.errors import HiProbeError
-
-EXIT_USER_ERROR = 1
-EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="hiprobe",
@@ -32,21 +36,21 @@ store = typer.Typer(help="Look into feature stores, check and join them.")
 app.add_typer(manifest, name="manifest", no_args_is_help=True)
 app.command()(hiprobe.cli.extract.extract)
 app.command()(hiprobe.cli.probe.probe)
-app.command()(hiprobe.cli.probe.layers)
+app.command()(hiprobe.cli.layers.layers)
 app.command()(hiprobe.cli.sweep.sweep)
-app.command()(hiprobe.cli.sweep.table)
+app.command()(hiprobe.cli.table.table)
 app.command()(hiprobe.cli.evaluate.evaluate)
-app.command("evaluate-scores")(hiprobe.cli.evaluate.evaluate_scores)
-app.command()(hiprobe.cli.evaluate.compare)
-app.command()(hiprobe.cli.evaluate.report)
+app.command("evaluate-scores")(hiprobe.cli.evaluate_scores.evaluate_scores)
+app.command()(hiprobe.cli.compare.compare)
+app.command()(hiprobe.cli.report.report)
 app.command()(hiprobe.cli.explain.explain)
-app.command()(hiprobe.cli.extract.detect)
+app.command()(hiprobe.cli.detect.detect)
 app.add_typer(store, name="store", no_args_is_help=True)
 app.command()(hiprobe.cli.demo.demo)
-manifest.command("folder")(hiprobe.cli.extract.manifest_folder)
-manifest.command("ucf-crime")(hiprobe.cli.evaluate.manifest_ucf_crime)
-manifest.command("xd-violence")(hiprobe.cli.evaluate.manifest_xd_violence)
-manifest.command("shanghaitech")(hiprobe.cli.evaluate.manifest_shanghaitech)
+manifest.command("folder")(hiprobe.cli.manifest.folder)
+manifest.command("ucf-crime")(hiprobe.cli.manifest.ucf_crime)
+manifest.command("xd-violence")(hiprobe.cli.manifest.xd_violence)
+manifest.command("shanghaitech")(hiprobe.cli.manifest.shanghaitech)
 manifest.command("events")(hiprobe.cli.manifest.events)
 store.command("info")(hiprobe.cli.store.info)
 store.command("verify")(hiprobe.cli.store.verify)

@@ -1,36 +1,163 @@
-"""`hiprobe manifest events`: own data, labelled in seconds."""
+"""`hiprobe manifest …`: a manifest from a folder, a benchmark's own files, or events in seconds."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hiprobe.cli.evaluate import LENGTHS, OUT, write
+from hiprobe.cli import options
+from hiprobe.cli.output import say, warn
+from hiprobe.cli.requirements import require_video
+
+if TYPE_CHECKING:
+    from hiprobe.extract.video import VideoInfo
+    from hiprobe.manifest.draft import Draft
+    from hiprobe.store import VideoRecord
+
+AnnotationFile = Annotated[
+    Path, typer.Option("--annotations", help="Read the benchmark's original annotation file.")
+]
+Out = Annotated[Path, typer.Option(help="Write the manifest to this file.")]
+Root = Annotated[
+    Path | None,
+    typer.Argument(help="The folder of the videos; without it, only labels are listed."),
+]
+TrainList = Annotated[
+    Path | None, typer.Option(help="Read the benchmark's list of training videos.")
+]
+Lengths = Annotated[
+    Path | None, typer.Option(help="Read the videos' true lengths, a CSV video_id,num_frames,fps.")
+]
+
+
+def folder(
+    root: Annotated[
+        Path,
+        typer.Argument(
+            help="The folder that holds [train|test]/normal/… and [train|test]/CATEGORY/…."
+        ),
+    ],
+    out: Out,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            help="Read frame ranges such as 120:480;900:1010 from a CSV video_id,annotations."
+        ),
+    ] = None,
+    whole_video: Annotated[
+        bool, typer.Option(help="Call anomalous videos without annotations anomalous throughout.")
+    ] = False,
+    test_fraction: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Test on this share of what is in neither train/ nor test/."
+        ),
+    ] = 0.3,
+    seed: options.Seed = 0,
+) -> None:
+    """List a folder's videos; the folders' names give split, label and category."""
+    from hiprobe.manifest.folder import folder_manifest
+
+    require_video()
+    draft = folder_manifest(
+        root,
+        inspect=_inspect,
+        annotations=annotations,
+        whole_video=whole_video,
+        test_fraction=test_fraction,
+        seed=seed,
+    )
+    _write(draft, out)
+
+
+def ucf_crime(
+    annotations: AnnotationFile,
+    out: Out,
+    root: Root = None,
+    train_list: TrainList = None,
+    lengths: Lengths = None,
+) -> None:
+    """Build UCF-Crime's manifest from its original files."""
+    from hiprobe.manifest import benchmarks
+
+    draft = benchmarks.ucf_crime(annotations, root=root, train_list=train_list, lengths=lengths)
+    _write(draft, out)
+
+
+def xd_violence(
+    annotations: AnnotationFile,
+    out: Out,
+    root: Root = None,
+    train_list: TrainList = None,
+    lengths: Lengths = None,
+) -> None:
+    """Build XD-Violence's manifest from its original files."""
+    from hiprobe.manifest import benchmarks
+
+    draft = benchmarks.xd_violence(annotations, root=root, train_list=train_list, lengths=lengths)
+    _write(draft, out)
+
+
+def shanghaitech(
+    masks: Annotated[
+        Path, typer.Option(help="Read the test videos' masks, such as 01_0014.npy, in this folder.")
+    ],
+    out: Out,
+    root: Root = None,
+    train_list: TrainList = None,
+    lengths: Lengths = None,
+) -> None:
+    """Build ShanghaiTech's manifest from its per-frame masks."""
+    from hiprobe.manifest import benchmarks
+
+    draft = benchmarks.shanghaitech(masks, root=root, train_list=train_list, lengths=lengths)
+    _write(draft, out)
 
 
 def events(
     table: Annotated[
         Path,
         typer.Argument(
-            help="CSV video_id,path,split,label,category,start_seconds,stop_seconds; a line an "
+            help="A CSV video_id,path,split,label,category,start_seconds,stop_seconds; a line an "
             "interval, both empty for none."
         ),
     ],
-    out: Annotated[Path, OUT],
-    lengths: Annotated[Path | None, LENGTHS] = None,
+    out: Out,
+    lengths: Lengths = None,
 ) -> None:
     """Build a manifest from intervals in seconds, each video at its own frame rate."""
     from hiprobe.manifest.events import own_data
 
-    write(own_data(table, lengths=lengths, inspect=_inspect), out)
+    _write(own_data(table, lengths=lengths, inspect=_inspect), out)
 
 
-def _inspect(path: Path) -> Any:
-    from hiprobe.cli.extract import require_video
-
+def _inspect(path: Path) -> VideoInfo:
+    """Open a video for its length; the decoder is asked for only when one is opened."""
     require_video()
     from hiprobe.extract.video import inspect_video
 
     return inspect_video(path)
+
+
+def _write(draft: Draft, out: Path) -> None:
+    """Write the manifest; print what did not fit, and the totals of each split."""
+    from hiprobe.store import write_manifest
+
+    write_manifest(out, draft.records)
+    warn(draft.warnings)
+    for split in ("train", "test"):
+        if records := [record for record in draft.records if record.split == split]:
+            say(f"{split}: {_totals(records)}")
+    say(f"wrote {out}")
+
+
+def _totals(records: list[VideoRecord]) -> str:
+    """Count videos, and frames where lengths are known."""
+    anomalous = sum(record.label == "anomalous" for record in records)
+    frames = sum(record.num_frames or 0 for record in records)
+    flagged = sum(stop - start for record in records for start, stop in record.annotations)
+    return f"{len(records)} videos, {anomalous} of them anomalous" + (
+        f"; {frames:,} frames, {flagged:,} of them anomalous" if frames else ""
+    )

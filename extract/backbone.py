@@ -7,66 +7,32 @@ model's own processor and chat template as a video, and the states are taken by 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 import torch
-import transformers
-from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoProcessor
-from transformers.utils import cached_file
 
-from hiprobe.extract.internvl_chat import is_internvl_chat, load_internvl_chat
+from hiprobe.extract.config import DEFAULT_PROMPT, BackboneConfig
+from hiprobe.extract.loading import DTYPES, load_model, resolve_device, weights_digest
 from hiprobe.extract.video import Segment
 from hiprobe.store import ModelError
 
-DEFAULT_PROMPT = "Is anything abnormal happening in this video? Describe it."
+# What one needs to name and make a backbone comes from here, wherever it is defined.
+__all__ = [
+    "DEFAULT_PROMPT",
+    "DTYPES",
+    "Backbone",
+    "BackboneConfig",
+    "BackboneDescription",
+    "chat_text",
+    "process_segments",
+]
+
 NUMERIC_LIBRARIES = ("torch", "torchvision", "transformers")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-@dataclass(frozen=True)
-class BackboneConfig:
-    """Everything about the model that changes the numbers.
-
-    Attributes
-    ----------
-    model : str
-        A hub id or a local folder in Transformers' layout.
-    revision : str or None
-        A hub revision; None is the default branch.
-    prompt : str
-        The text after the video in the one user message.
-    layers : tuple of int or None
-        Layers to keep, 0 = embedding output; None keeps all.
-    dtype : {'auto', 'float32', 'bfloat16', 'float16'}
-        'auto': the checkpoint's own on a GPU, float32 on a CPU.
-    device : str
-        'auto' (a GPU where there is one), 'cpu', 'cuda:0', …
-    attention : {'auto', 'sdpa', 'flash_attention_2', 'eager'}
-        Transformers' implementation; 'auto' is its own choice, SDPA where the model has it.
-    load_in : {'full', '8bit', '4bit'}
-        Weights quantised by bitsandbytes; needs a CUDA GPU.
-    compile : bool
-        ``torch.compile`` each decoder layer.
-    """
-
-    model: str
-    revision: str | None = None
-    prompt: str = DEFAULT_PROMPT
-    layers: tuple[int, ...] | None = None
-    dtype: str = "auto"
-    device: str = "auto"
-    attention: str = "auto"
-    load_in: str = "full"
-    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,11 +66,15 @@ class FirstTokenTap:
         self._captured: dict[int, torch.Tensor] = {}
         self._layers = list(layers)
         last = len(decoder.layers)
+        # One block stays even for layer 0 alone: what enters it is the embedding output.
         blocks = decoder.layers = decoder.layers[: max(1, *self._layers)]
         for index in self._layers:
             if index == 0:
+                # Vision features replace the placeholders' embeddings only after `embed_tokens`, so
+                # the embedding output is caught where it enters the decoder.
                 blocks[0].register_forward_pre_hook(self._keep_input, with_kwargs=True)
             else:
+                # Transformers shows the last layer after the final norm, and only there.
                 module = decoder.norm if index == last else blocks[index - 1]
                 module.register_forward_hook(self._keep_output(index))
 
@@ -118,11 +88,16 @@ class FirstTokenTap:
         """Forget the states of a pass that has failed."""
         self._captured.clear()
 
+    # Both keep a copy: a slice would hold the memory of the whole sequence until the pass ends.
+    # Batches are left-padded, so position -1 is the last prompt token of each segment.
+
     def _keep_input(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         hidden = args[0] if args else kwargs["hidden_states"]
         self._captured[0] = hidden[:, -1].clone()
 
     def _keep_output(self, index: int) -> Any:
+        """Make the hook of a layer; some models' layers give a tuple, states first."""
+
         def hook(module: Any, args: Any, output: Any) -> None:
             hidden = output[0] if isinstance(output, tuple) else output
             self._captured[index] = hidden[:, -1].clone()
@@ -172,6 +147,7 @@ class Backbone:
         self.num_features = int(decoder.config.hidden_size)
         self._tap = FirstTokenTap(decoder, self.layers)
         if config.compile:
+            # Only the inside: the hooks stay outside of what is compiled.
             for layer in decoder.layers:
                 layer.forward = torch.compile(layer.forward)
         try:
@@ -196,6 +172,7 @@ class Backbone:
         """
         texts, rates = [self._text] * len(segments), [fps] * len(segments)
         batch = process_segments(self._processor, texts, segments, rates)
+        # Cast here, in a reader's thread: the thread that runs the model has no time for it.
         return {
             name: value.to(self._model.dtype) if "pixel_values" in name else value
             for name, value in batch.items()
@@ -212,6 +189,7 @@ class Backbone:
             Equal to ``generate(max_new_tokens=1, output_hidden_states=True)``'s states of the
             first generated token.
         """
+        # The bare model without cache: the answer is not wanted, only the state that would give it.
         on_device = {name: value.to(self.device) for name, value in inputs.items()}
         self._model(**on_device, use_cache=False)
         return self._tap.take().float().cpu().numpy()
@@ -298,109 +276,14 @@ def process_segments(
 
 
 def _call_options(processor: Any) -> dict[str, Any]:
+    """Options of the processor's call that change the numbers; they are recorded."""
+    # The keyframes are chosen already. Left padding puts the last prompt token last for every
+    # segment of a batch, as `generate` needs it too.
     options = {"do_sample_frames": False, "padding_side": "left"}
     # The default of this option of Qwen's video processor is about to change: fix it.
     if hasattr(processor.video_processor, "cap_pixels_per_frame"):
         options["cap_pixels_per_frame"] = True
     return options
-
-
-def resolve_device(device: str) -> torch.device:
-    """Read ``--device``; 'auto' is a GPU where there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError as error:
-        raise ModelError(f"--device {device}: not a device. Use auto, cpu or cuda:0.") from error
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"--device {device}: torch sees no CUDA GPU here. Use --device cpu.")
-    return resolved
-
-
-def load_model(
-    config: BackboneConfig, device: torch.device, *, with_head: bool = False
-) -> tuple[Any, Any, Path]:
-    """Load a model, its processor, and the folder that they came from.
-
-    Parameters
-    ----------
-    config : BackboneConfig
-    device : torch.device
-    with_head : bool
-        With the LM head, to generate text; otherwise the bare model.
-
-    Raises
-    ------
-    ModelError
-        It is missing, of no supported kind, or lacks weights.
-    """
-    transformers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    dtype: Any = DTYPES.get(config.dtype)
-    if dtype is None:
-        dtype = "auto" if device.type == "cuda" else torch.float32
-    try:
-        config_file = cached_file(config.model, "config.json", revision=config.revision)
-        if is_internvl_chat(json.loads(Path(config_file).read_text(encoding="utf-8"))):
-            whole, processor, folder = load_internvl_chat(
-                config.model, revision=config.revision, dtype=dtype, **_load_options(config, device)
-            )
-            return _placed(whole if with_head else whole.model, config, device), processor, folder
-        model_config = AutoConfig.from_pretrained(config.model, revision=config.revision)
-        processor = AutoProcessor.from_pretrained(config.model, revision=config.revision)
-        auto_class = AutoModelForImageTextToText if with_head else AutoModel
-        model, loading = auto_class.from_pretrained(
-            config.model,
-            config=model_config,
-            revision=config.revision,
-            dtype=dtype,
-            output_loading_info=True,
-            **_load_options(config, device),
-        )
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(
-            f"{config.model}: cannot load it as a Transformers model: {error}\n"
-            "Give a hub id, or a folder with config.json, *.safetensors and the processor's files."
-        ) from error
-    if missing := sorted(loading["missing_keys"]):
-        raise ModelError(
-            f"{config.model}: the checkpoint lacks {len(missing)} of the model's weights, for "
-            f"example {missing[0]}: they would be random. Give a complete checkpoint."
-        )
-    if getattr(processor, "video_processor", None) is None:
-        raise ModelError(f"{config.model}: {type(processor).__name__} takes no videos.")
-    return _placed(model, config, device), processor, Path(config_file).parent
-
-
-def _placed(model: Any, config: BackboneConfig, device: torch.device) -> Any:
-    """Move the model to the device; quantised weights are there already."""
-    return (model.to(device) if config.load_in == "full" else model).eval()
-
-
-def _load_options(config: BackboneConfig, device: torch.device) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    if config.attention != "auto":
-        options["attn_implementation"] = config.attention
-    if config.load_in != "full":
-        if device.type != "cuda" or find_spec("bitsandbytes") is None:
-            raise ModelError(
-                f"--load-in {config.load_in}: needs a CUDA GPU and bitsandbytes, found device "
-                f"{device}. Install bitsandbytes on the GPU machine, or leave the option out."
-            )
-        quantization = {f"load_in_{config.load_in}": True}
-        options["quantization_config"] = transformers.BitsAndBytesConfig(**quantization)
-        options["device_map"] = {"": device}
-    return options
-
-
-def weights_digest(folder: Path) -> str:
-    """SHA-256 over the checkpoint's weight files, in the order of their names."""
-    digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return "sha256:" + digest.hexdigest()
 
 
 def _plain(value: Any) -> Any:

@@ -18,10 +18,12 @@ from uuid import uuid4
 import torch
 from dask.distributed import KilledWorker, as_completed, get_worker
 
-from hiprobe.extract.backbone import Backbone, BackboneConfig, BackboneDescription
-from hiprobe.extract.extractor import BatchSize, Job, OnProgress, Progress, extract_videos
+from hiprobe.extract.backbone import Backbone, BackboneDescription
+from hiprobe.extract.batch_size import BatchSize
+from hiprobe.extract.config import BackboneConfig, ExtractConfig
+from hiprobe.extract.extractor import OnProgress, Progress, extract_videos
 from hiprobe.extract.parity import recompute
-from hiprobe.extract.pipeline import ExtractConfig
+from hiprobe.extract.plan import Job
 from hiprobe.store import FAILED, PENDING, BlockWriter, StoreWriter
 from hiprobe.store.dask_cluster import connect, local_cluster
 
@@ -49,11 +51,11 @@ class Cluster:
         try:
             self.description: BackboneDescription = self._call(_describe, config.backbone)
         except BaseException:
-            self.close()
+            self.close()  # nobody else can: the caller never gets this object
             raise
 
     def extract(self, writer: StoreWriter, jobs: Sequence[Job], on_progress: OnProgress) -> None:
-        """Extract videos, one a task; see `hiprobe.extract.pipeline.Workplace`."""
+        """Extract videos, one a task; see `hiprobe.extract.workplace.Workplace`."""
         topic = f"hiprobe-{uuid4().hex}"
         config = _absolute(self._config)
         self._client.subscribe_topic(
@@ -70,9 +72,11 @@ class Cluster:
                 elif error is not None:
                     raise error
                 elif (outcome := future.result()) is not None:
+                    # As a result and not as an event: events may get lost or come too late.
                     on_progress(outcome)
                 future.release()
         finally:
+            # A user's own cluster lives on: after Ctrl-C it must not go on with our videos.
             self._client.cancel(list(futures), force=True)
             self._client.unsubscribe_topic(topic)
 
@@ -88,10 +92,13 @@ class Cluster:
             self._local.close()
 
     def _call(self, function: Any, *arguments: Any) -> Any:
+        """Call a function on some worker."""
+        # Pure, it would be answered from memory the second time, perhaps of a worker now dead.
         return self._client.submit(function, *arguments, pure=False).result()
 
 
 def _absolute(config: ExtractConfig) -> ExtractConfig:
+    """Name the store so that workers with another working folder find it."""
     return replace(config, store=config.store.absolute())
 
 
@@ -101,8 +108,9 @@ def _record_killer(writer: StoreWriter, job: Job, on_progress: OnProgress) -> No
         f"{job.record.path}: the process that extracted it was killed several times, perhaps for "
         "want of memory. Extract it with fewer --workers, or leave it out."
     )
+    # The workers' journals: one of them may have committed the end just before it was killed.
     writer.refresh()
-    if writer.index.videos["status"][job.video] == PENDING:
+    if writer.index.status(job.video) == PENDING:
         writer.finish_video(
             job.video, status=FAILED, num_frames=job.num_frames, fps=job.fps, error=reason
         )
@@ -115,12 +123,14 @@ def _record_killer(writer: StoreWriter, job: Job, on_progress: OnProgress) -> No
 @lru_cache(maxsize=1)
 def _backbone(config: BackboneConfig) -> Backbone:
     """Load the model, once a worker process; workers of one machine take turns with its GPUs."""
+    # By itself, torch takes all cores in every one of the processes.
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // _num_neighbours()))
     return Backbone(config if config.device != "auto" else _with_own_gpu(config))
 
 
 @lru_cache(maxsize=1)
 def _writer(path: Path) -> BlockWriter:
+    """Open the store, once a worker process: with it comes a journal of its own."""
     return BlockWriter(path)
 
 
@@ -138,8 +148,9 @@ def _extract_video(config: ExtractConfig, job: Job, topic: str) -> Progress | No
     Steps in between are sent as events, for whoever is still listening.
     """
     writer, backbone = _writer(config.store), _backbone(config.backbone)
+    # Dask gives a lost task to somebody else: most of the video, or all, may be on the disk.
     writer.refresh()
-    if writer.index.videos["status"][job.video] != PENDING:
+    if writer.index.status(job.video) != PENDING:
         return None
     worker, outcomes = get_worker(), []
 
@@ -152,11 +163,11 @@ def _extract_video(config: ExtractConfig, job: Job, topic: str) -> Progress | No
     extract_videos(
         writer,
         backbone,
-        [replace(job, first_block=len(writer.index.committed_blocks.get(job.video, ())))],
+        [replace(job, first_block=writer.index.committed(job.video))],
         segment_frames=config.segment_frames,
         keyframes=config.keyframes,
         batch_size=BatchSize(config.batch_size, backbone.device),
-        num_readers=1,
+        num_readers=1,  # there is one video
         on_progress=report,
     )
     return outcomes[-1]
@@ -173,6 +184,7 @@ def _num_neighbours() -> int:
 def _with_own_gpu(config: BackboneConfig) -> BackboneConfig:
     """Deal the GPUs that this process sees to the workers of a local cluster, by their names."""
     name, num_gpus = str(get_worker().name), torch.cuda.device_count()
+    # Workers that a user started have names of their own, and GPUs that the user gave them.
     if num_gpus < 2 or not name.isdecimal():
         return config
     return replace(config, device=f"cuda:{int(name) % num_gpus}")

@@ -17,13 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from hiprobe.extract.backbone import Backbone, BackboneConfig
+from hiprobe.extract.backbone import Backbone
+from hiprobe.extract.config import BackboneConfig
 from hiprobe.extract.generation import MAX_NEW_TOKENS, Describer
 from hiprobe.extract.overlap import read_ahead
+from hiprobe.extract.recipe import Recipe, compare_with_model
 from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.video import SegmentReader, VideoInfo, inspect_video
 from hiprobe.store import HiProbeError, Probe, write_errors
 from hiprobe.store.localization import DEFAULT_SIGMA, intervals, smooth
+from hiprobe.store.provenance import Difference, Purpose
+from hiprobe.store.results import Interval
 
 SEGMENTS_AHEAD = 4
 DESCRIBED_KEYFRAMES = 16
@@ -104,13 +108,12 @@ def detect(
         The video cannot be read, or the model is not the probe's.
     """
     probe, video = Probe.load(config.probe), inspect_video(config.video)
-    settings = probe.store["provenance"]
-    backbone = _load(config, probe)
-    segment_frames = settings["segment_frames"]
+    recipe = Recipe.of(probe.origin, config.probe)
+    backbone, warnings = load_probes_backbone(config, probe)
     reader = SegmentReader(
         config.video,
-        segment_ranges(video.num_frames, None if segment_frames == "whole" else segment_frames),
-        settings["keyframes"],
+        segment_ranges(video.num_frames, recipe.segment_frames),
+        recipe.keyframes,
     )
     ranges: list[tuple[int, int]] = []
     scores: list[float] = []
@@ -134,7 +137,7 @@ def detect(
         smoothed=smooth(raw, config.sigma) if len(raw) else raw,
         threshold=probe.threshold["value"] if config.threshold is None else config.threshold,
         provenance=_provenance(config, probe, backbone),
-        notes=_notes(video, reader) + _other_settings(probe, backbone),
+        notes=_notes(video, reader) + warnings,
     )
 
 
@@ -158,16 +161,11 @@ def write_detection(path: Path, detection: Detection, descriptions: list[str]) -
     """Write what was found as JSON: scores, intervals in frames and seconds, provenance."""
     fps = detection.video.fps
     found = [
-        {
-            "start_frame": start,
-            "stop_frame": stop,
-            "start_seconds": round(start / fps, 3),
-            "stop_seconds": round(stop / fps, 3),
-        }
+        Interval.of_frames("", "anomalous", start, stop, fps).to_json()
         for start, stop in detection.intervals
     ]
     for interval, text in zip(found, descriptions, strict=False):
-        interval["text"] = text  # type: ignore[assignment]
+        interval["text"] = text
     content = {
         "video": {"fps": fps, "num_frames": detection.video.num_frames},
         "threshold": detection.threshold,
@@ -190,52 +188,66 @@ def write_detection(path: Path, detection: Detection, descriptions: list[str]) -
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _load(config: DetectConfig, probe: Probe) -> Backbone:
-    """Load the model up to the probe's layer, as the probe's store was extracted."""
-    settings = probe.store["provenance"]
-    trained_on = settings["model"]
-    dtype = trained_on["dtype"] if config.backbone.dtype == "auto" else config.backbone.dtype
-    attention = config.backbone.attention
-    if attention == "auto" and trained_on.get("attention") in ("eager", "sdpa"):
-        attention = trained_on["attention"]
+def load_probes_backbone(config: DetectConfig, probe: Probe) -> tuple[Backbone, list[str]]:
+    """Load the model up to the probe's layer, as the probe's store was extracted.
+
+    Returns
+    -------
+    backbone : Backbone
+    warnings : list of str
+        In what it differs from the model that the probe was trained with.
+
+    Raises
+    ------
+    HiProbeError
+        It is another model: the scorer would say nothing about its states.
+    """
+    origin = probe.origin
+    dtype, attention = config.backbone.dtype, config.backbone.attention
+    if dtype == "auto" and origin.model.dtype is not None:
+        dtype = origin.model.dtype
+    # Others need libraries, or a GPU, that need not be here.
+    if attention == "auto" and origin.model.attention in ("eager", "sdpa"):
+        attention = origin.model.attention
     backbone = Backbone(
         replace(
             config.backbone,
-            prompt=settings["prompt"],
+            prompt=Recipe.of(origin, config.probe).prompt,
             layers=(probe.layer,),
             dtype=dtype,
             attention=attention,
         )
     )
-    own = backbone.describe().provenance["model"]
-    for name in ("weights_digest", "class"):
-        if own[name] != trained_on[name]:
-            raise HiProbeError(
-                f"{config.probe}: was trained on states of another model: {name} is "
-                f"{trained_on[name]!r} ({trained_on['id']}), that of {own['id']} is {own[name]!r}. "
-                "Give the probe's model."
-            )
-    return backbone
+    comparison = compare_with_model(origin, backbone, Purpose.SCORE)
+    for one in comparison.refused:
+        raise HiProbeError(
+            f"{config.probe}: was trained on states of another model: {_setting(one)} is "
+            f"{one.first!r} ({origin.model.id}), that of {config.backbone.model} is "
+            f"{one.second!r}. Give the probe's model."
+        )
+    return backbone, [
+        f"the model runs with {_setting(one)} {one.second!r}, "
+        + (
+            "that of the probe's states is not recorded"
+            if one.first is None
+            else f"the probe's states were made with {one.first!r}"
+        )
+        for one in comparison.warned
+    ]
+
+
+def _setting(difference: Difference) -> str:
+    return difference.name.removeprefix("model.")
 
 
 def _notes(video: VideoInfo, reader: SegmentReader) -> list[str]:
+    """Say in what the decoded video differs from what its container promised."""
     notes = []
     if reader.num_bad_packets:
         notes.append(f"{reader.num_bad_packets} packet(s) could not be decoded")
     if reader.num_decoded != video.num_frames:
         notes.append(f"decoded {reader.num_decoded} of the {video.num_frames} frames announced")
     return notes
-
-
-def _other_settings(probe: Probe, backbone: Backbone) -> list[str]:
-    trained_on = probe.store["provenance"]["model"]
-    own = backbone.describe().provenance["model"]
-    return [
-        f"the model runs with {name} {own[name]!r}, the probe's states were made with "
-        f"{trained_on.get(name)!r}"
-        for name in ("dtype", "attention", "load_in")
-        if own[name] != trained_on.get(name)
-    ]
 
 
 def _provenance(config: DetectConfig, probe: Probe, backbone: Backbone) -> dict[str, Any]:
@@ -245,7 +257,8 @@ def _provenance(config: DetectConfig, probe: Probe, backbone: Backbone) -> dict[
         "video": str(config.video.absolute()),
         "probe": {"path": str(config.probe.absolute()), "layer": probe.layer},
         "sigma_segments": config.sigma,
-        **{name: probe.store["provenance"][name] for name in ("segment_frames", "keyframes")},
+        "segment_frames": probe.origin.segment_frames,
+        "keyframes": probe.origin.keyframes,
         **backbone.describe().provenance,
         "libraries": {name: version(name) for name in libraries},
     }

@@ -7,22 +7,30 @@ separately through the model, each with keyframes of its own. Every description 
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from hiprobe.extract.backbone import BackboneConfig
+from hiprobe.extract.config import BackboneConfig
 from hiprobe.extract.generation import MAX_NEW_TOKENS, Describer
 from hiprobe.extract.video import Segment, SegmentReader
-from hiprobe.store import FeatureStore, HiProbeError, VideoError, write_errors
+from hiprobe.store import FeatureStore, HiProbeError, StoreError, VideoError, write_errors
+from hiprobe.store.descriptions import (
+    FILE_NAME,
+    append_description,
+    read_descriptions,
+    start_descriptions,
+)
+from hiprobe.store.provenance import Provenance, Purpose
+from hiprobe.store.results import KINDS, Interval, read_intervals
+
+__all__ = ["KINDS", "ExplainConfig", "ExplainSummary", "explain"]
 
 NUM_KEYFRAMES = 16
-KINDS = ("anomalous", "normal")
 
 
 @dataclass(frozen=True)
@@ -64,27 +72,6 @@ class ExplainConfig:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """One interval of a video.
-
-    Attributes
-    ----------
-    video_id : str
-    kind : {'anomalous', 'normal'}
-    start_frame, stop_frame : int
-        Half-open.
-    start_seconds, stop_seconds : float or None
-    """
-
-    video_id: str
-    kind: str
-    start_frame: int
-    stop_frame: int
-    start_seconds: float | None
-    stop_seconds: float | None
-
-
-@dataclass(frozen=True)
 class ExplainSummary:
     """How a run went.
 
@@ -121,19 +108,15 @@ def explain(
         No results, videos that the store does not know, or descriptions made with other settings.
     """
     store = FeatureStore.open(config.store)
-    intervals = read_intervals(config.results)
-    unknown = [video_id for video_id in intervals if video_id not in store.videos.index]
-    if unknown:
-        raise HiProbeError(
-            f"{config.results}: {len(unknown)} of its videos are not in {config.store}, for "
-            f"example {unknown[0]!r}. Give the store that was evaluated."
-        )
-    if missing := [video_id for video_id in config.only if video_id not in intervals]:
-        raise HiProbeError(f"{config.results}: --only {missing[0]!r}: it has no such video.")
+    intervals = {
+        video_id: video.in_order for video_id, video in read_intervals(config.results).items()
+    }
+    _check_videos(config, store, intervals)
+    prompts = _prompts(config, store)
     describer = Describer(config.backbone, config.max_new_tokens)
-    provenance, prompts = _provenance(config, store, describer)
-    path = config.results / "descriptions.jsonl"
-    known = _keep_valid(path, provenance, intervals, config.overwrite)
+    path = config.results / FILE_NAME
+    with write_errors(path):
+        known = _keep_valid(config, _provenance(config, prompts, describer), intervals)
     todo = {
         video_id: [one for one in own if one.kind in config.kinds and one not in known]
         for video_id, own in intervals.items()
@@ -145,64 +128,46 @@ def explain(
             if not wanted:
                 continue
             on_progress(done, total, video_id)
-            video = store.videos.loc[video_id]
-            before = done
+            batches = _batches(store, intervals[video_id], wanted, config)
             try:
-                batches = _batches(video["path"], intervals[video_id], wanted, config)
-                for batch in batches:
-                    texts = describer.describe(
-                        [segment for _, segment in batch],
-                        [prompts[interval.kind] for interval, _ in batch],
-                        float(video["fps"]),
-                    )
-                    for (interval, _), text in zip(batch, texts, strict=True):
-                        _append(file, vars(interval) | {"text": text})
-                    done += len(batch)
+                for num_described in _describe(batches, prompts, describer, file):
+                    done += num_described
                     on_progress(done, total, video_id)
-                if done - before < len(wanted):
-                    raise VideoError(
-                        f"{video['path']}: ends before its last interval begins: expected "
-                        f"{video['num_frames']} frames. Is it another file than was extracted?"
-                    )
             except VideoError as error:
                 failures[video_id] = str(error)
     on_progress(total, total, "")
     return ExplainSummary(done, len(known), failures, _warnings(store, describer))
 
 
-def read_intervals(results: Path) -> dict[str, list[Interval]]:
-    """Read all intervals of ``intervals.json``, by video, in the order of time.
-
-    Raises
-    ------
-    HiProbeError
-        There is none, or it is damaged.
-    """
-    path = results / "intervals.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            video_id: sorted(
-                (Interval(video_id, kind, **one) for kind in KINDS for one in video[kind]),
-                key=lambda interval: interval.start_frame,
-            )
-            for video_id, video in content["videos"].items()
-        }
-    except (FileNotFoundError, NotADirectoryError):
+def _check_videos(
+    config: ExplainConfig, store: FeatureStore, intervals: Mapping[str, Sequence[Interval]]
+) -> None:
+    """Refuse results of another store, and videos to be described that the results do not have."""
+    unknown = [video_id for video_id in intervals if video_id not in store.videos.index]
+    if unknown:
         raise HiProbeError(
-            f"{path}: no such file. Make results with `hiprobe evaluate STORE PROBE {results}`."
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise HiProbeError(f"{path}: damaged ({error!r}). Evaluate again.") from error
+            f"{config.results}: {len(unknown)} of its videos are not in {config.store}, for "
+            f"example {unknown[0]!r}. Give the store that was evaluated."
+        )
+    if missing := [video_id for video_id in config.only if video_id not in intervals]:
+        raise HiProbeError(f"{config.results}: --only {missing[0]!r}: it has no such video.")
+
+
+def _prompts(config: ExplainConfig, store: FeatureStore) -> dict[str, str]:
+    """Choose what is asked about each kind of interval; by default as the store's states were."""
+    prompts = {kind: config.prompts.get(kind) or store.origin.prompt for kind in KINDS}
+    if missing := [kind for kind, prompt in prompts.items() if prompt is None]:
+        raise StoreError(
+            f"{config.store}: does not record its prompt. Give one with "
+            + " and ".join(f"--{kind}-prompt" for kind in missing)
+            + "."
+        )
+    return {kind: str(prompt) for kind, prompt in prompts.items()}
 
 
 def _provenance(
-    config: ExplainConfig, store: FeatureStore, describer: Describer
-) -> tuple[dict[str, Any], dict[str, str]]:
-    prompts = {
-        kind: prompt if (prompt := config.prompts.get(kind)) else store.provenance["prompt"]
-        for kind in KINDS
-    }
+    config: ExplainConfig, prompts: dict[str, str], describer: Describer
+) -> dict[str, Any]:
     libraries = ("hiprobe", "torch", "transformers", "av")
     return {
         "model": describer.provenance,
@@ -212,97 +177,94 @@ def _provenance(
         "sampling": "greedy",
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "libraries": {name: version(name) for name in libraries},
-    }, prompts
+    }
 
 
 def _keep_valid(
-    path: Path,
+    config: ExplainConfig,
     provenance: dict[str, Any],
-    intervals: dict[str, list[Interval]],
-    overwrite: bool,
+    intervals: Mapping[str, Sequence[Interval]],
 ) -> set[Interval]:
-    """Rewrite the file with what still holds: its settings, and lines of today's intervals."""
-    header, lines = _read(path)
+    """Rewrite the file with what still holds; return the intervals that need no description."""
+    header, texts = read_descriptions(config.results)
     if header is None:  # whose descriptions these are, nobody can tell
-        lines = []
-    differs = [] if header is None else _differences(header, provenance)
-    if differs and not overwrite:
-        raise HiProbeError(
-            f"{path}: was made with another {differs[0]}. Use the same, or drop the old with "
-            "--overwrite."
-        )
-    today = {interval for own in intervals.values() for interval in own}
-    kept = {}
-    for line in [] if differs else lines:
-        values: dict[str, Any] = {name: line.get(name) for name in Interval.__dataclass_fields__}
-        interval = Interval(**values)
-        if "text" in line:
-            kept[interval] = line
-    header = provenance if header is None or differs else header
-    partial = path.with_name(f"{path.name}.partial")
-    with write_errors(path):
-        with partial.open("w", encoding="utf-8") as file:
-            for content in ({"provenance": header}, *kept.values()):
-                _append(file, content)
-        partial.replace(path)
-    # What is not an interval today may be one again, with the threshold of before.
-    return set(kept) & today
+        texts = {}
+    elif differs := _differences(header, provenance):
+        if not config.overwrite:
+            raise HiProbeError(
+                f"{config.results / FILE_NAME}: was made with another {differs[0]}. Use the same, "
+                "or drop the old with --overwrite."
+            )
+        header, texts = None, {}
+    start_descriptions(config.results, provenance if header is None else header, texts)
+    # What is not an interval today stays in the file: it may be one again, with the threshold of
+    # before.
+    return set(texts) & {interval for own in intervals.values() for interval in own}
 
 
 def _differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """Say which settings differ that make other texts; where the model lies is none of them."""
-    names = ("prompts", "keyframes", "max_new_tokens")
-    pairs = {name: (stored[name], wanted[name]) for name in names}
-    for name in ("weights_digest", "dtype", "load_in"):
-        pairs[f"model.{name}"] = (stored["model"][name], wanted["model"][name])
+    own = ("prompts", "max_new_tokens")
+    found = [(name, stored.get(name), wanted[name]) for name in own]
+    comparison = Provenance.of(stored).compare(Provenance.of(wanted), Purpose.FILL)
+    found += [(one.name, one.first, one.second) for one in comparison.refused]
     return [
-        f"{name}: {before!r}, this run has {now!r}"
-        for name, (before, now) in pairs.items()
-        if before != now
+        f"{name}: {before!r}, this run has {now!r}" for name, before, now in found if before != now
     ]
-
-
-def _read(path: Path) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """Read the file's provenance and lines; a torn line is left out."""
-    if not path.exists():
-        return None, []
-    content = []
-    for text in path.read_text(encoding="utf-8").split("\n"):  # a text may hold other line ends
-        try:
-            content.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue
-    headers = [line["provenance"] for line in content if "provenance" in line]
-    return (headers[0] if headers else None), [line for line in content if "video_id" in line]
-
-
-def _append(file: Any, content: dict[str, Any]) -> None:
-    file.write(json.dumps(content, ensure_ascii=False) + "\n")
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _batches(
-    path: str, intervals: Sequence[Interval], wanted: Sequence[Interval], config: ExplainConfig
-) -> Iterator[list[tuple[Interval, Segment]]]:
-    """Decode a video once, and group the keyframes of the wanted intervals."""
-    ranges = [(one.start_frame, one.stop_frame) for one in intervals]
-    batch: list[tuple[Interval, Segment]] = []
-    for segment in SegmentReader(path, ranges, config.keyframes):
-        interval = intervals[segment.index]
-        if interval in wanted:
-            batch.append((interval, segment))
-        if len(batch) == config.batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    store: FeatureStore,
+    intervals: Sequence[Interval],
+    wanted: Sequence[Interval],
+    config: ExplainConfig,
+) -> Iterator[tuple[list[Interval], list[Segment], float]]:
+    """Decode a video once, and group the keyframes of the wanted intervals.
+
+    Yields
+    ------
+    (list of Interval, list of Segment, float)
+        The last one is the video's frames per second.
+
+    Raises
+    ------
+    VideoError
+        The video ends before the last of them begins.
+    """
+    video = store.videos.loc[wanted[0].video_id]
+    # All of them, wanted or not: a decoder meets every frame, and ranges must not leave gaps.
+    reader = SegmentReader(video["path"], [one.frames for one in intervals], config.keyframes)
+    segments = (one for one in reader if intervals[one.index] in wanted)
+    num_left = len(wanted)
+    while batch := list(islice(segments, config.batch_size)):
+        yield [intervals[one.index] for one in batch], batch, float(video["fps"])
+        num_left -= len(batch)
+    if num_left:
+        raise VideoError(
+            f"{video['path']}: ends before its last interval begins: expected "
+            f"{video['num_frames']} frames. Is it another file than was extracted?"
+        )
+
+
+def _describe(
+    batches: Iterator[tuple[list[Interval], list[Segment], float]],
+    prompts: Mapping[str, str],
+    describer: Describer,
+    file: IO[str],
+) -> Iterator[int]:
+    """Describe a video's intervals, each line on the disk at once; yield how many a batch had."""
+    for intervals, segments, fps in batches:
+        texts = describer.describe(segments, [prompts[one.kind] for one in intervals], fps)
+        for interval, text in zip(intervals, texts, strict=True):
+            append_description(file, interval, text)
+        yield len(texts)
 
 
 def _warnings(store: FeatureStore, describer: Describer) -> list[str]:
-    own = store.provenance["model"]
-    if own["weights_digest"] == describer.provenance["weights_digest"]:
+    """Say so if another model describes than the one whose states were scored."""
+    own, describing = store.origin, Provenance.of({"model": describer.provenance})
+    if not own.compare(describing, Purpose.DESCRIBE).warned:
         return []
-    return [
-        f"{describer.provenance['id']} describes; the scores are of another model, {own['id']}."
-    ]
+    if own.model.weights_digest is None:
+        return [f"{describing.model.id} describes; which model the scores are of is not recorded."]
+    return [f"{describing.model.id} describes; the scores are of another model, {own.model.id}."]

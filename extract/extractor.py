@@ -1,54 +1,28 @@
 """Videos → segments → backbone → blocks, with decoding ahead of the model and writing behind it.
 
-The thread that calls `extract_videos` does nothing but run the model.
+The thread that calls `extract_videos` does nothing but run the model: `read_batches` works in the
+readers' threads, the store's writer in one of its own.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 
 import numpy as np
 import torch
 
 from hiprobe.extract.backbone import Backbone
+from hiprobe.extract.batch_size import BatchSize, states_of_any_size
+from hiprobe.extract.batches import Batch, End, read_batches
 from hiprobe.extract.overlap import WriteBehind, read_ahead
-from hiprobe.extract.segments import segment_ranges
-from hiprobe.extract.thumbnails import make_thumbnail
-from hiprobe.extract.video import Segment, SegmentReader
-from hiprobe.store import DONE, FAILED, BlockWriter, VideoError, VideoRecord
+from hiprobe.extract.plan import Job
+from hiprobe.store import DONE, FAILED, BlockWriter, VideoError
 
 # Batches that wait for the model, and blocks that wait for the disk: what bounds the memory.
 BATCHES_AHEAD, BLOCKS_BEHIND = 4, 4
-CPU_BATCH_SIZE = 8
-LARGEST_BATCH = 64
-TOLERANCE_FRAMES = 24
-
-
-@dataclass(frozen=True)
-class Job:
-    """A video to extract.
-
-    Attributes
-    ----------
-    video : int
-        Index in the store's plan.
-    record : VideoRecord
-    num_frames : int
-        As planned.
-    fps : float
-    first_block : int
-        Blocks before it are committed already.
-    """
-
-    video: int
-    record: VideoRecord
-    num_frames: int
-    fps: float
-    first_block: int
 
 
 @dataclass(frozen=True)
@@ -66,6 +40,8 @@ class Progress:
         Why it failed, or a note.
     seconds, waited_seconds : float
         Since the last message; and of these, how long the model waited for segments.
+    gpu_bytes : int
+        The most GPU memory that the process has held so far; 0 without a GPU.
     """
 
     video_id: str
@@ -74,66 +50,76 @@ class Progress:
     reason: str = ""
     seconds: float = 0.0
     waited_seconds: float = 0.0
+    gpu_bytes: int = 0
 
 
 OnProgress = Callable[[Progress], None]
 
 
-class BatchSize:
-    """How many segments make a batch.
+class _OpenVideo:
+    """A video in progress: gathers states until they fill a block, and commits how it ends.
 
-    Parameters
-    ----------
-    size : int or None
-        None looks for the largest that fits: on a GPU it doubles while there is room.
-    device : torch.device
+    Blocks and outcomes go to the store through `behind`, which keeps their order: the journal's
+    line of a video's end must come after those of its blocks. Until a block is handed over, its
+    states are in memory only; an interruption costs at most these.
     """
 
-    def __init__(self, size: int | None, device: torch.device) -> None:
-        self.size = CPU_BATCH_SIZE if size is None else size
-        self._grows = size is None and device.type == "cuda"
-        self._device = device
+    def __init__(self, job: Job, writer: BlockWriter, behind: WriteBehind) -> None:
+        self._job, self._writer, self._behind = job, writer, behind
+        self._block = job.first_block
+        self._states: list[np.ndarray] = []
+        self._thumbnails: list[np.ndarray] = []
+        # Batches of a failed video may still be on their way; they are dropped.
+        self.has_failed = False
 
-    def succeeded(self, num_segments: int) -> None:
-        """Grow after a full batch, if twice the memory is there."""
-        if not self._grows or num_segments < self.size:
-            return
-        peak = torch.cuda.max_memory_allocated(self._device)
-        total = torch.cuda.get_device_properties(self._device).total_memory
-        if self.size * 2 > LARGEST_BATCH or peak * 2 > 0.9 * total:
-            self._grows = False
-        else:
-            self.size *= 2
+    @property
+    def num_segments(self) -> int:
+        """Segments so far, with those that earlier runs committed."""
+        return self._block * self._writer.row_block + self._num_waiting
 
-    def failed(self, num_segments: int) -> None:
-        """Halve after a batch that did not fit, and grow no more."""
-        self.size, self._grows = max(1, num_segments // 2), False
+    @property
+    def _num_waiting(self) -> int:
+        return sum(states.shape[1] for states in self._states)
 
+    def add(self, states: np.ndarray, thumbnails: np.ndarray | None) -> Progress:
+        """Take a batch's results; hand a block that is full to the writer."""
+        self._states.append(states)
+        if thumbnails is not None:
+            self._thumbnails.append(thumbnails)
+        # Never more than full: batches do not cross a block's end.
+        if self._num_waiting == self._writer.row_block:
+            self._write_block()
+        return Progress(self._job.record.video_id, num_segments=states.shape[1])
 
-@dataclass(frozen=True)
-class _Batch:
-    job: Job
-    num_segments: int
-    inputs: dict[str, torch.Tensor]
-    thumbnails: np.ndarray | None
+    def finish(self, num_frames: int, note: str) -> Progress:
+        """Commit the rest, which need not fill a block, and that the video is done."""
+        if self._states:
+            self._write_block()
+        return self._end(DONE, num_frames, note)
 
+    def fail(self, reason: str) -> Progress:
+        """Commit that the video has failed; its blocks stay, but nobody reads them."""
+        self.has_failed = True
+        return self._end(FAILED, self._job.num_frames, reason)
 
-@dataclass(frozen=True)
-class _End:
-    job: Job
-    num_frames: int = 0
-    note: str = ""
-    failure: str = ""
+    def _write_block(self) -> None:
+        states = np.concatenate(self._states, axis=1)
+        thumbnails = np.concatenate(self._thumbnails) if self._thumbnails else None
+        self._behind.submit(
+            self._writer.write_block, self._job.video, self._block, states, thumbnails
+        )
+        self._states, self._thumbnails, self._block = [], [], self._block + 1
 
-
-@dataclass
-class _OpenVideo:
-    """A video in progress: states and thumbnails that do not fill a block yet."""
-
-    block: int
-    waiting: list[np.ndarray] = field(default_factory=list)
-    thumbnails: list[np.ndarray] = field(default_factory=list)
-    has_failed: bool = False
+    def _end(self, status: str, num_frames: int, remark: str) -> Progress:
+        self._behind.submit(
+            self._writer.finish_video,
+            self._job.video,
+            status=status,
+            num_frames=num_frames,
+            fps=self._job.fps,
+            error=remark,
+        )
+        return Progress(self._job.record.video_id, outcome=status, reason=remark)
 
 
 def extract_videos(
@@ -162,205 +148,55 @@ def extract_videos(
     on_progress : callable
     """
     read = partial(
-        _read, backbone=backbone, writer=writer, batch_size=batch_size,
+        read_batches, backbone=backbone, writer=writer, batch_size=batch_size,
         segment_frames=segment_frames, keyframes=keyframes,
     )  # fmt: skip
+    # Several readers, a video each: their items come mixed, those of one video in order.
     open_videos: dict[int, _OpenVideo] = {}
     with WriteBehind(BLOCKS_BEHIND) as behind:
         items = read_ahead(jobs, read, num_readers, BATCHES_AHEAD)
         try:
             for item, seconds_waited, started in _timed(items):
                 job = item.job
-                video = open_videos.setdefault(job.video, _OpenVideo(job.first_block))
-                if isinstance(item, _Batch):
-                    progress = _run_batch(item, video, writer, backbone, batch_size, behind)
-                else:
-                    progress = _finish(item, video, writer, behind)
+                video = open_videos.setdefault(job.video, _OpenVideo(job, writer, behind))
+                progress = _take(item, video, backbone, batch_size)
+                if isinstance(item, End):
                     del open_videos[job.video]
                 if progress is not None:
-                    seconds = time.monotonic() - started
-                    on_progress(replace(progress, seconds=seconds, waited_seconds=seconds_waited))
+                    on_progress(
+                        replace(
+                            progress,
+                            seconds=time.monotonic() - started,
+                            waited_seconds=seconds_waited,
+                            gpu_bytes=_gpu_bytes(),
+                        )
+                    )
         finally:
+            # Also after Ctrl-C: stops the readers before the writer has its last blocks.
             items.close()  # type: ignore[attr-defined]
 
 
-def _read(
-    job: Job,
-    *,
-    backbone: Backbone,
-    writer: BlockWriter,
-    batch_size: BatchSize,
-    segment_frames: int | None,
-    keyframes: int,
-) -> Iterator[_Batch | _End]:
-    """Decode and preprocess a video; batches never cross a block's end."""
-    first = job.first_block * writer.row_block
-    ranges = segment_ranges(job.num_frames, segment_frames)
-    reader = SegmentReader(job.record.path, ranges, keyframes, first)
-    segments = iter(reader)
-    position = first
-    try:
-        while True:
-            room = writer.row_block - position % writer.row_block
-            batch = list(islice(segments, min(batch_size.size, room)))
-            if not batch:
-                break
-            inputs = _prepare(backbone, batch, job)
-            yield _Batch(job, len(batch), inputs, _thumbnails(batch, writer.thumbnail_size))
-            position += len(batch)
-        note = _check_length(job, reader)
-    except VideoError as error:
-        yield _End(job, failure=str(error))
-    else:
-        yield _End(job, num_frames=min(reader.num_decoded, job.num_frames), note=note)
-
-
-def _thumbnails(batch: Sequence[Segment], size: tuple[int, int] | None) -> np.ndarray | None:
-    """Make the segments' thumbnails, of their middle keyframes, if the store keeps them."""
-    if size is None:
-        return None
-    middles = [segment.keyframes[len(segment.keyframes) // 2] for segment in batch]
-    return np.stack([make_thumbnail(picture, size) for picture in middles])
-
-
-def _prepare(backbone: Backbone, batch: Sequence[Segment], job: Job) -> dict[str, torch.Tensor]:
-    try:
-        return backbone.prepare(batch, job.fps)
-    except (ValueError, RuntimeError) as error:
-        height, width = batch[0].keyframes.shape[1:3]
-        raise VideoError(
-            f"{job.record.path}: the model's processor refuses its {width}x{height} frames: {error}"
-        ) from error
-
-
-def _run_batch(
-    batch: _Batch,
-    video: _OpenVideo,
-    writer: BlockWriter,
-    backbone: Backbone,
-    batch_size: BatchSize,
-    behind: WriteBehind,
+def _take(
+    item: Batch | End, video: _OpenVideo, backbone: Backbone, batch_size: BatchSize
 ) -> Progress | None:
-    """Run the model on a batch; hand a block that is full to the writer."""
+    """Run the model on a batch, or end the video; None for what comes after a failure."""
     if video.has_failed:
         return None
-    job = batch.job
+    if isinstance(item, End):
+        return (
+            video.fail(item.failure) if item.failure else video.finish(item.num_frames, item.note)
+        )
     try:
-        states = states_of_any_size(backbone, batch.inputs, batch.num_segments, batch_size)
-        done = video.block * writer.row_block + sum(part.shape[1] for part in video.waiting)
-        _check_finite(states, backbone.layers, done, job.record.path)
+        states = states_of_any_size(backbone, item.inputs, item.num_segments, batch_size)
+        _check_finite(states, backbone.layers, video.num_segments, item.job.record.path)
     except VideoError as error:
-        video.has_failed = True
-        _commit_failure(writer, behind, job, str(error))
-        return Progress(job.record.video_id, outcome=FAILED, reason=str(error))
-    video.waiting.append(states)
-    if batch.thumbnails is not None:
-        video.thumbnails.append(batch.thumbnails)
-    if sum(part.shape[1] for part in video.waiting) == writer.row_block:
-        _write_waiting(video, job, writer, behind)
-    return Progress(job.record.video_id, num_segments=batch.num_segments)
-
-
-def _finish(
-    end: _End, video: _OpenVideo, writer: BlockWriter, behind: WriteBehind
-) -> Progress | None:
-    """Commit how a video has ended."""
-    job = end.job
-    if video.has_failed:
-        return None
-    if end.failure:
-        _commit_failure(writer, behind, job, end.failure)
-        return Progress(job.record.video_id, outcome=FAILED, reason=end.failure)
-    if video.waiting:
-        _write_waiting(video, job, writer, behind)
-    behind.submit(
-        writer.finish_video,
-        job.video,
-        status=DONE,
-        num_frames=end.num_frames,
-        fps=job.fps,
-        error=end.note,
-    )
-    return Progress(job.record.video_id, outcome=DONE, reason=end.note)
-
-
-def _write_waiting(video: _OpenVideo, job: Job, writer: BlockWriter, behind: WriteBehind) -> None:
-    states = np.concatenate(video.waiting, axis=1)
-    thumbnails = np.concatenate(video.thumbnails) if video.thumbnails else None
-    behind.submit(writer.write_block, job.video, video.block, states, thumbnails)
-    video.waiting, video.thumbnails, video.block = [], [], video.block + 1
-
-
-def _commit_failure(writer: BlockWriter, behind: WriteBehind, job: Job, reason: str) -> None:
-    behind.submit(
-        writer.finish_video,
-        job.video,
-        status=FAILED,
-        num_frames=job.num_frames,
-        fps=job.fps,
-        error=reason,
-    )
-
-
-def states_of_any_size(
-    backbone: Backbone,
-    inputs: dict[str, torch.Tensor],
-    num_segments: int,
-    batch_size: BatchSize,
-) -> np.ndarray:
-    """Run the model; a batch that does not fit into memory is halved until it does.
-
-    Returns
-    -------
-    (layer, segment, feature) float32
-
-    Raises
-    ------
-    VideoError
-        Not even one segment fits.
-    """
-    try:
-        states = backbone.states(inputs)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        # The CPU's allocator has no error class of its own.
-        if not isinstance(error, torch.OutOfMemoryError) and "t allocate memory" not in str(error):
-            raise
-        if num_segments == 1:
-            raise VideoError(
-                f"one segment does not fit into the memory of {backbone.device}: {error} "
-                "Use fewer --keyframes, --dtype bfloat16 or --load-in 8bit."
-            ) from error
-    else:
-        batch_size.succeeded(num_segments)
-        return states
-    backbone.forget()
-    batch_size.failed(num_segments)
-    half = num_segments // 2
-    parts = [(0, half), (half, num_segments)]
-    return np.concatenate(
-        [
-            states_of_any_size(
-                backbone, _part(inputs, num_segments, start, stop), stop - start, batch_size
-            )
-            for start, stop in parts
-        ],
-        axis=1,
-    )
-
-
-def _part(
-    inputs: dict[str, torch.Tensor], num_segments: int, start: int, stop: int
-) -> dict[str, torch.Tensor]:
-    """Take some of a batch's segments: each has an equal part of every tensor's first dimension."""
-    return {
-        name: value[len(value) // num_segments * start : len(value) // num_segments * stop]
-        for name, value in inputs.items()
-    }
+        return video.fail(str(error))
+    return video.add(states, item.thumbnails)
 
 
 def _timed(
-    items: Iterator[_Batch | _End],
-) -> Iterator[tuple[_Batch | _End, float, float]]:
+    items: Iterator[Batch | End],
+) -> Iterator[tuple[Batch | End, float, float]]:
     """Go through items with the seconds waited for each, and when that wait began."""
     while True:
         started = time.monotonic()
@@ -371,7 +207,13 @@ def _timed(
         yield item, time.monotonic() - started, started
 
 
+def _gpu_bytes() -> int:
+    """Peak of this process's GPU memory. Must not ask a GPU that nobody uses: it would start it."""
+    return torch.cuda.max_memory_reserved() if torch.cuda.is_initialized() else 0
+
+
 def _check_finite(states: np.ndarray, layers: Sequence[int], first_segment: int, path: str) -> None:
+    """Refuse states that a store must not hold."""
     bad = ~np.isfinite(states).all(axis=2)
     if bad.any():
         layer, segment = np.argwhere(bad)[0]
@@ -380,30 +222,3 @@ def _check_finite(states: np.ndarray, layers: Sequence[int], first_segment: int,
             f"{first_segment + segment}. Half precision may have overflowed: try --dtype bfloat16 "
             "or float32."
         )
-
-
-def _check_length(job: Job, reader: SegmentReader) -> str:
-    """Compare the frames decoded with those announced; return a note.
-
-    Raises
-    ------
-    VideoError
-        More than one segment's worth of frames is missing or too many: the file is broken.
-    """
-    record, num_frames, notes = job.record, job.num_frames, []
-    if reader.num_bad_packets:
-        notes.append(f"{reader.num_bad_packets} packet(s) could not be decoded")
-    if reader.num_decoded != num_frames:
-        text = f"decoded {reader.num_decoded} of the {num_frames} frames announced"
-        if abs(reader.num_decoded - num_frames) > TOLERANCE_FRAMES or not reader.num_decoded:
-            raise VideoError(
-                f"{record.path}: {'; '.join([text, *notes])}: the file is truncated or damaged. "
-                "Replace it, or re-encode it."
-            )
-        notes.append(text)
-    if record.num_frames not in (None, num_frames):
-        notes.append(f"the manifest says {record.num_frames} frames, the file has {num_frames}")
-    if record.annotations and record.annotations[-1][0] >= num_frames:
-        start, stop = record.annotations[-1]
-        notes.append(f"annotation {start}:{stop} lies beyond the video's {num_frames} frames")
-    return "; ".join(notes)

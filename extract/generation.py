@@ -7,14 +7,9 @@ from typing import Any
 
 import torch
 
-from hiprobe.extract.backbone import (
-    BackboneConfig,
-    chat_text,
-    load_model,
-    process_segments,
-    resolve_device,
-    weights_digest,
-)
+from hiprobe.extract.backbone import chat_text, process_segments
+from hiprobe.extract.config import BackboneConfig
+from hiprobe.extract.loading import load_model, resolve_device, weights_digest
 from hiprobe.extract.video import Segment
 from hiprobe.store import ModelError, VideoError
 
@@ -94,6 +89,7 @@ class Describer:
     def _generate(
         self, segments: Sequence[Segment], prompts: Sequence[str], fps: float
     ) -> list[str]:
+        """Generate the answers of one batch, if it fits into memory."""
         texts = [chat_text(self._processor, prompt) for prompt in prompts]
         inputs = process_segments(self._processor, texts, segments, [fps] * len(segments))
         inputs = inputs.to(self.device, self._model.dtype)

@@ -12,10 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from hiprobe.extract.backbone import Backbone, BackboneConfig
+from hiprobe.extract.backbone import Backbone
+from hiprobe.extract.config import BackboneConfig
+from hiprobe.extract.recipe import Recipe, compare_with_model
 from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.video import SegmentReader, inspect_video
 from hiprobe.store import FeatureStore, ModelError, StoreError, StoreWriter
+from hiprobe.store.provenance import ModelRecord, Purpose
 
 
 def recompute(path: Path, backbone: Backbone, num_segments: int, seed: int) -> dict[str, Any]:
@@ -46,6 +49,7 @@ def recompute(path: Path, backbone: Backbone, num_segments: int, seed: int) -> d
         A video cannot be read any more.
     """
     store = FeatureStore.open(path)
+    recipe = Recipe.of(store.origin, path)
     if store.segments.empty:
         raise StoreError(f"{path}: no finished videos to compute again.")
     rng = np.random.default_rng(seed)
@@ -56,7 +60,7 @@ def recompute(path: Path, backbone: Backbone, num_segments: int, seed: int) -> d
     ]
     differences = []
     for video_id, segment in chosen:
-        again = _states_again(store, backbone, video_id, segment)
+        again = _states_again(store, backbone, recipe, video_id, segment)
         stored = store.video(video_id)[:, segment]
         scale = np.maximum(np.abs(again).max(axis=1), np.finfo(np.float32).tiny)
         differences.append(np.abs(stored - again).max(axis=1) / scale)
@@ -85,47 +89,60 @@ def certify(
     device : str
     seed : int
 
+    Returns
+    -------
+    dict
+        As `recompute` has it; with ``warnings`` where the model runs in another way than it did.
+
     Raises
     ------
     ModelError
         The model cannot be loaded, or its weights are not the store's.
+    StoreError
+        The store does not record how its states were made.
     """
-    provenance = FeatureStore.open(path).provenance
-    recorded = provenance["model"]
+    store = FeatureStore.open(path)
+    recorded, recipe = store.origin.model, Recipe.of(store.origin, path)
+    if model is None and recorded.id == ModelRecord.id:
+        raise StoreError(f"{path}: does not record its model. Give it with --model.")
     backbone = Backbone(
         BackboneConfig(
-            model=model or recorded["id"],
-            revision=recorded["revision"],
-            prompt=provenance["prompt"],
-            layers=tuple(provenance["layers"]),
-            dtype=recorded["dtype"],
+            model=model or recorded.id,
+            revision=recorded.revision,
+            prompt=recipe.prompt,
+            layers=tuple(store.layers),
+            dtype=recorded.dtype or "auto",
             device=device,
-            attention=recorded["attention"],
-            load_in=recorded["load_in"],
-            compile=recorded["compile"],
+            attention=recorded.attention or "auto",
+            load_in=recorded.load_in or "full",
+            compile=bool(recorded.compile),
         )
     )
-    digest = backbone.describe().provenance["model"]["weights_digest"]
-    if digest != recorded["weights_digest"]:
+    comparison = compare_with_model(store.origin, backbone, Purpose.AGAIN)
+    for one in comparison.refused:
+        name = "weights" if one.name == "model.weights_digest" else one.name
         raise ModelError(
-            f"{model or recorded['id']}: has weights {digest}, the store was made with "
-            f"{recorded['weights_digest']}. Give that model with --model."
+            f"{backbone.config.model}: has {name} {one.second}, the store was made with "
+            f"{one.first}. Give that model with --model."
         )
     certificate = recompute(path, backbone, num_segments, seed)
+    if comparison.warned:
+        certificate["warnings"] = [
+            f"{one.name}: store {one.first!r}, now {one.second!r}" for one in comparison.warned
+        ]
     with StoreWriter(path) as writer:
         writer.record("parity", certificate)
     return certificate
 
 
 def _states_again(
-    store: FeatureStore, backbone: Backbone, video_id: str, segment: int
+    store: FeatureStore, backbone: Backbone, recipe: Recipe, video_id: str, segment: int
 ) -> np.ndarray:
     """Decode and compute one segment: (layer, feature) float32."""
-    video, provenance = store.videos.loc[video_id], store.provenance
-    frames = provenance["segment_frames"]
+    video = store.videos.loc[video_id]
     # As it was planned: the store's own number of frames is what could be decoded.
     num_frames = inspect_video(video["path"]).num_frames
-    ranges = segment_ranges(num_frames, None if frames == "whole" else frames)
-    reader = SegmentReader(video["path"], ranges, provenance["keyframes"], first_segment=segment)
+    ranges = segment_ranges(num_frames, recipe.segment_frames)
+    reader = SegmentReader(video["path"], ranges, recipe.keyframes, first_segment=segment)
     wanted = next(iter(reader))
     return backbone.states(backbone.prepare([wanted], float(video["fps"])))[:, 0]

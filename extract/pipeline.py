@@ -7,105 +7,38 @@ and the batch goes on.
 
 from __future__ import annotations
 
-import math
 import platform
-import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from hiprobe.extract.backbone import Backbone, BackboneConfig, BackboneDescription
-from hiprobe.extract.extractor import BatchSize, Job, OnProgress, extract_videos
-from hiprobe.extract.parity import recompute
-from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES, segment_ranges
+from hiprobe.extract.backbone import Backbone, BackboneDescription
+from hiprobe.extract.batch_size import BatchSize
+from hiprobe.extract.config import ExtractConfig
+from hiprobe.extract.extractor import OnProgress
+from hiprobe.extract.plan import jobs_left, plan_new_videos, read_records, select, set_failed_aside
+from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.thumbnails import THUMBNAIL_SIZE
 from hiprobe.extract.video import SegmentReader, inspect_video
+from hiprobe.extract.workplace import Workplace, workplace_for
 from hiprobe.store import (
     DONE,
     FAILED,
     PENDING,
-    REPLACED,
     FeatureStore,
-    ManifestError,
-    PlannedVideo,
     StoreError,
     StoreWriter,
     VideoError,
     VideoRecord,
     file_digest,
-    read_manifest,
 )
+from hiprobe.store.provenance import Provenance, Purpose, segment_frames_attribute
 
 LIBRARIES = ("hiprobe", "torch", "transformers", "torchvision", "av", "zarr", "numpy")
-# Provenance that must not change between the runs that fill one store.
-FIXED_PROVENANCE = (
-    "model",
-    "prompt",
-    "prompt_text",
-    "processor",
-    "segment_frames",
-    "keyframes",
-    "layers",
-    "numerics",
-    "thumbnails",
-)
-
-
-@dataclass(frozen=True)
-class ExtractConfig:
-    """One extraction.
-
-    Attributes
-    ----------
-    manifest, store : Path
-    backbone : BackboneConfig
-    segment_frames : int or None
-        Frames of a segment; None makes each video one segment.
-    keyframes : int
-        Keyframes per segment, K.
-    thumbnails : bool
-        Keep a small picture of each segment too, for the report.
-    batch_size : int or None
-        Segments of one video per forward pass; None finds the largest that fits.
-    num_readers : int
-        Threads that decode and preprocess ahead of the model.
-    num_workers : int
-        Processes that share the videos on this machine; 0 works in this one.
-    scheduler : str or None
-        Address of a running Dask scheduler whose workers share the videos.
-    rank, world_size : int
-        Take every `world_size`-th video of the manifest, from the `rank`-th on.
-    limit : int or None
-        At most so many videos in this run.
-    only : tuple of str
-        Ids of the videos to extract in this run, or patterns with ``*``; none: all.
-    retry_failed : bool
-        Plan and extract failed videos again.
-    parity : int
-        Segments to compute again at the end, one at a time.
-    """
-
-    manifest: Path
-    store: Path
-    backbone: BackboneConfig
-    segment_frames: int | None = SEGMENT_FRAMES
-    keyframes: int = NUM_KEYFRAMES
-    thumbnails: bool = False
-    batch_size: int | None = None
-    num_readers: int = 2
-    num_workers: int = 0
-    scheduler: str | None = None
-    rank: int = 0
-    world_size: int = 1
-    limit: int | None = None
-    only: tuple[str, ...] = ()
-    retry_failed: bool = False
-    parity: int = 4
 
 
 @dataclass(frozen=True)
@@ -158,53 +91,11 @@ class DryRun:
     failures: dict[str, str]
 
 
-class Workplace(Protocol):
-    """Where the model runs: in this process, or on a Dask cluster."""
-
-    description: BackboneDescription
-
-    def extract(self, writer: StoreWriter, jobs: Sequence[Job], on_progress: OnProgress) -> None:
-        """Extract videos; each outcome is committed to the store's journals."""
-
-    def recompute(self, num_segments: int, seed: int) -> dict[str, Any]:
-        """Make a parity certificate, see `hiprobe.extract.parity.recompute`."""
-
-    def close(self) -> None:
-        """Let go of what it holds."""
-
-
-class Here:
-    """The workplace that this process is."""
-
-    def __init__(self, config: ExtractConfig) -> None:
-        self._config, self._backbone = config, Backbone(config.backbone)
-        self.description = self._backbone.describe()
-
-    def extract(self, writer: StoreWriter, jobs: Sequence[Job], on_progress: OnProgress) -> None:
-        """See `Workplace`."""
-        extract_videos(
-            writer,
-            self._backbone,
-            jobs,
-            segment_frames=self._config.segment_frames,
-            keyframes=self._config.keyframes,
-            batch_size=BatchSize(self._config.batch_size, self._backbone.device),
-            num_readers=self._config.num_readers,
-            on_progress=on_progress,
-        )
-
-    def recompute(self, num_segments: int, seed: int) -> dict[str, Any]:
-        """See `Workplace`."""
-        return recompute(self._config.store, self._backbone, num_segments, seed)
-
-    def close(self) -> None:
-        """See `Workplace`."""
-
-
 def extract(
     config: ExtractConfig,
     on_progress: OnProgress = lambda progress: None,
     on_plan: Callable[[int, int], None] = lambda num_videos, num_segments: None,
+    workplace: Workplace | None = None,
 ) -> ExtractSummary:
     """Run, or go on with, an extraction.
 
@@ -215,41 +106,52 @@ def extract(
         Called with a `Progress`.
     on_plan : callable
         Called once with the videos and the segments left to do in this run.
+    workplace : Workplace, optional
+        Where the model runs, for example a `Here` around a backbone that is loaded already; left
+        open. Default: the one that `config` asks for.
 
     Raises
     ------
     ManifestError, ModelError, StoreError
         Nothing was lost; the message says what to do.
     """
-    records = _read_records(config)
-    workplace = _workplace(config)
-    certificate = None
-    try:
-        with _open_writer(config, workplace.description) as writer:
-            if config.retry_failed:
-                _set_failed_aside(writer, records)
-            _plan_new_videos(writer, records, config.segment_frames)
-            jobs, num_segments = _jobs(writer, _select(records, config), config.limit)
-            on_plan(len(jobs), num_segments)
-            workplace.extract(writer, jobs, on_progress)
-            if jobs and config.parity:
-                certificate = workplace.recompute(config.parity, seed=len(writer.index.videos))
-                writer.record("parity", certificate)
-    finally:
-        workplace.close()
+    records = read_records(config)
+    place = closing(workplace_for(config)) if workplace is None else nullcontext(workplace)
+    with place as chosen, _open_writer(config, chosen.description) as writer:
+        if config.retry_failed:
+            set_failed_aside(writer, records)
+        plan_new_videos(writer, records, config.segment_frames)
+        jobs, num_segments = jobs_left(writer, select(records, config), config.limit)
+        on_plan(len(jobs), num_segments)
+        chosen.extract(writer, jobs, on_progress)
+        certificate = _certify(config, writer, chosen) if jobs else None
     return _summarise(FeatureStore.open(config.store), records, certificate)
+
+
+def _certify(
+    config: ExtractConfig, writer: StoreWriter, workplace: Workplace
+) -> dict[str, Any] | None:
+    """Compute some segments again and record how they compare; None where there are none."""
+    writer.refresh()  # workers have journals of their own
+    # The seed is another one each time that a run has finished something.
+    num_finished = len(writer.index.done_videos())
+    if not (config.parity and num_finished):
+        return None
+    certificate = workplace.recompute(config.parity, seed=num_finished)
+    writer.record("parity", certificate)
+    return certificate
 
 
 def dry_run(config: ExtractConfig) -> DryRun:
     """Say what `extract` would do, without writing anything; times the model on one batch."""
-    records, done = _read_records(config), set()
+    records, done = read_records(config), set()
     if (config.store / "zarr.json").exists():
         videos = FeatureStore.open(config.store).videos
         done = set(videos.index[videos["status"] != PENDING])
     backbone = Backbone(config.backbone)
     num_videos = num_segments = 0
     video_seconds, seconds_per_segment, failures = 0.0, 0.0, {}
-    for record in _select([r for r in records if r.video_id not in done], config):
+    for record in select([r for r in records if r.video_id not in done], config):
         try:
             info = inspect_video(record.path)
         except VideoError as error:
@@ -287,34 +189,26 @@ def _time_model(
     return (time.monotonic() - started) / len(segments)
 
 
-def _read_records(config: ExtractConfig) -> list[VideoRecord]:
-    return read_manifest(config.manifest)[config.rank :: config.world_size]
-
-
-def _workplace(config: ExtractConfig) -> Workplace:
-    if config.scheduler is None and not config.num_workers:
-        return Here(config)
-    from hiprobe.extract.cluster import Cluster
-
-    return Cluster(config)
-
-
 def _open_writer(config: ExtractConfig, backbone: BackboneDescription) -> StoreWriter:
     """Create the store, or open it after checking that this run would give the same numbers."""
     fixed = {
         **backbone.provenance,
-        "segment_frames": config.segment_frames or "whole",
+        "segment_frames": segment_frames_attribute(config.segment_frames),
         "keyframes": config.keyframes,
         "layers": list(backbone.layers),
         "thumbnails": list(THUMBNAIL_SIZE) if config.thumbnails else None,
     }
     if (config.store / "zarr.json").exists():
         writer = StoreWriter(config.store)
-        if differences := _differences(writer.provenance, fixed):
+        stored = Provenance.of(writer.provenance)
+        if differences := stored.compare(Provenance.of(fixed), Purpose.FILL).refused:
             writer.close()
             raise StoreError(
                 f"{config.store}: was made with other settings:\n"
-                + "\n".join(f"  {line}" for line in differences)
+                + "\n".join(
+                    f"  {one.name}: store {one.first!r}, this run {one.second!r}"
+                    for one in differences
+                )
                 + "\nRun with the store's settings, or write to another store."
             )
         return writer
@@ -338,107 +232,10 @@ def _open_writer(config: ExtractConfig, backbone: BackboneDescription) -> StoreW
     )
 
 
-def _differences(stored: Any, wanted: Any, name: str = "") -> list[str]:
-    """Name each setting that differs, down to the innermost one."""
-    if isinstance(stored, dict) and isinstance(wanted, dict):
-        names = FIXED_PROVENANCE if not name else sorted({*stored, *wanted})
-        return [
-            line
-            for key in names
-            for line in _differences(
-                stored.get(key), wanted.get(key), f"{name}.{key}" if name else key
-            )
-        ]
-    return [] if stored == wanted else [f"{name}: store {stored!r}, this run {wanted!r}"]
-
-
-def _set_failed_aside(writer: StoreWriter, records: Sequence[VideoRecord]) -> None:
-    positions, status = writer.index.positions(), writer.index.videos["status"]
-    for record in records:
-        video = positions.get(record.video_id)
-        if video is not None and status[video] == FAILED:
-            writer.replace_failed(video)
-
-
-def _plan_new_videos(
-    writer: StoreWriter, records: Sequence[VideoRecord], segment_frames: int | None
-) -> None:
-    """Give rows to the manifest's videos that the store does not know yet."""
-    status = writer.index.videos["status"]
-    known = {
-        video_id
-        for video_id, video in writer.index.positions().items()
-        if status[video] != REPLACED
-    }
-    planned, unreadable = [], {}
-    for record in records:
-        if record.video_id in known:
-            continue
-        try:
-            info = inspect_video(record.path)
-        except VideoError as error:
-            unreadable[record.video_id] = str(error)
-            planned.append(PlannedVideo(record, 0, math.nan, ()))
-            continue
-        segments = segment_ranges(info.num_frames, segment_frames)
-        planned.append(PlannedVideo(record, info.num_frames, record.fps or info.fps, segments))
-    writer.add_videos(planned)
-    positions = writer.index.positions()
-    for video_id, reason in unreadable.items():
-        writer.finish_video(
-            positions[video_id], status=FAILED, num_frames=0, fps=math.nan, error=reason
-        )
-
-
-def _select(records: Sequence[VideoRecord], config: ExtractConfig) -> list[VideoRecord]:
-    """Keep the videos that this run is asked for.
-
-    Raises
-    ------
-    ManifestError
-        A pattern fits no video.
-    """
-    if not config.only:
-        return list(records)
-    for pattern in config.only:
-        if not any(fnmatchcase(record.video_id, pattern) for record in records):
-            raise ManifestError(
-                f"{config.manifest}: --only {pattern!r} fits none of its {len(records)} video ids; "
-                f"they look like {records[0].video_id!r}."
-            )
-    return [r for r in records if any(fnmatchcase(r.video_id, one) for one in config.only)]
-
-
-def _jobs(
-    writer: StoreWriter, records: Sequence[VideoRecord], limit: int | None
-) -> tuple[list[Job], int]:
-    """List what is left to do, with the number of segments in it."""
-    index, positions = writer.index, writer.index.positions()
-    jobs, num_segments = [], 0
-    for record in records:
-        video = positions[record.video_id]
-        if index.videos["status"][video] != PENDING:
-            continue
-        # Blocks are written in order, so the committed ones are the first ones.
-        first_block = len(index.committed_blocks.get(video, ()))
-        num_segments += int(index.videos["num_segments"][video]) - first_block * writer.row_block
-        jobs.append(
-            Job(
-                video,
-                record,
-                int(index.videos["num_frames"][video]),
-                float(index.videos["fps"][video]),
-                first_block,
-            )
-        )
-        if len(jobs) == limit:
-            break
-    return jobs, num_segments
-
-
 def _summarise(
     store: FeatureStore, records: Sequence[VideoRecord], parity: dict[str, Any] | None
 ) -> ExtractSummary:
+    """Count what the store holds of the manifest's videos."""
     videos = store.videos.loc[[record.video_id for record in records]]
     done, failed = videos[videos["status"] == DONE], videos[videos["status"] == FAILED]
     return ExtractSummary(
@@ -449,24 +246,3 @@ def _summarise(
         notes={str(key): note for key, note in done["error"].items() if note},
         parity=parity,
     )
-
-
-def parse_layers(text: str) -> tuple[int, ...] | None:
-    """Read ``all`` or ``0,8,16-24`` into ascending layer indices; None means all.
-
-    Raises
-    ------
-    ValueError
-        Not of that form.
-    """
-    if text == "all":
-        return None
-    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
-        raise ValueError(f"{text!r} is no list of layers")
-    layers: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.partition("-")
-        layers.update(range(int(first), int(last or first) + 1))
-    if not layers:
-        raise ValueError(f"no layers in {text!r}")
-    return tuple(sorted(layers))

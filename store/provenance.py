@@ -43,7 +43,8 @@ RULES = {
     "model.weights_digest": (_R, _R, _R, _R, _W),
     # Only where no digest tells: a model that has moved, or has another name, is the same model.
     "model.id": (_R, _W, _W, _W, _W),
-    "model.class": (_R, _R, _R, _R, _W),
+    # Who describes has its LM head on, and so is of another class.
+    "model.class": (_R, _R, _R, _R, _I),
     "model.dtype": (_R, _W, _W, _W, _I),
     "model.attention": (_R, _W, _W, _W, _I),
     "model.load_in": (_R, _W, _W, _W, _I),

@@ -6,12 +6,12 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from hiprobe.extract.backbone import BackboneConfig
 from hiprobe.demo.clips import plan_clips, write_clips
 from hiprobe.demo.model import TRAINED_MODEL
-from hiprobe.manifest.folder import folder_manifest
+from hiprobe.extract.backbone import BackboneConfig
 from hiprobe.extract.pipeline import ExtractConfig, extract
 from hiprobe.extract.video import inspect_video
+from hiprobe.manifest.folder import folder_manifest
 from hiprobe.store import write_manifest
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))

@@ -5,7 +5,8 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText
 
-from hiprobe.extract.backbone import Backbone, BackboneConfig
+from hiprobe.extract.backbone import Backbone
+from hiprobe.extract.config import BackboneConfig
 from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.video import SegmentReader, inspect_video
 from hiprobe.store import ModelError

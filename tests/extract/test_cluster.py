@@ -11,13 +11,11 @@ import numpy as np
 import pytest
 from dask.distributed import Client, LocalCluster
 
-from hiprobe.extract.backbone import BackboneConfig
 from hiprobe.demo.clips import plan_clips, write_clips
 from hiprobe.demo.model import build_random_model
-from hiprobe.manifest.folder import folder_manifest
-from hiprobe.extract.pipeline import ExtractConfig, extract
-from hiprobe.extract.video import inspect_video
-from hiprobe.store import FeatureStore, HiProbeError, write_manifest
+from hiprobe.extract.config import BackboneConfig, ExtractConfig
+from hiprobe.extract.pipeline import extract
+from hiprobe.store import FeatureStore, HiProbeError, VideoRecord, write_manifest
 from hiprobe.store.journal import read_journal
 from hiprobe.store.verify import verify
 
@@ -29,8 +27,11 @@ def job(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cluster")
     write_clips(plan_clips(10, seed=5), folder / "videos")
     (folder / "videos/test/normal/broken.mp4").write_text("no video")
-    draft = folder_manifest(folder / "videos", inspect=inspect_video)
-    write_manifest(folder / "manifest.csv", draft.records)
+    records = [
+        VideoRecord(path.stem, str(path), "train", "normal")
+        for path in sorted((folder / "videos").rglob("*.mp4"))
+    ]
+    write_manifest(folder / "manifest.csv", records)
     return ExtractConfig(
         manifest=folder / "manifest.csv",
         store=folder / "whole.zarr",

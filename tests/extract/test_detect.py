@@ -7,14 +7,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
-from hiprobe.extract.backbone import BackboneConfig
-from hiprobe.demo.model import TRAINED_MODEL
-from hiprobe.extract.detect import DetectConfig, describe_intervals, detect, write_detection
 from hiprobe.cli.detect_live import curve
-from hiprobe.extract.pipeline import ExtractConfig, extract
+from hiprobe.demo.model import TRAINED_MODEL
+from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
+from hiprobe.extract.config import BackboneConfig, ExtractConfig
+from hiprobe.extract.detect import (
+    DetectConfig,
+    describe_intervals,
+    detect,
+    load_probes_backbone,
+    write_detection,
+)
+from hiprobe.extract.pipeline import extract
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
-from hiprobe.store import HiProbeError, VideoError, VideoRecord, write_manifest
+from hiprobe.store import HiProbeError, Probe, StoreError, VideoError, VideoRecord, write_manifest
 from tests.extract.tiny_models import BUILDERS
 
 CPU = BackboneConfig(str(TRAINED_MODEL), device="cpu")
@@ -75,20 +81,29 @@ def test_scores_of_a_real_video_equal_the_batch_path(trained, shared_data):
     assert found.video.num_frames == 120
 
 
-def test_the_model_ends_at_the_probes_layer(trained, make_video, monkeypatch):
-    from hiprobe.extract import detect as module
+def test_the_model_ends_at_the_probes_layer(trained, make_video):
+    config = trained(make_video("test.mp4"))
+    backbone, warnings = load_probes_backbone(config, Probe.load(config.probe))
+    assert warnings == []
+    assert backbone.layers == (3,)
+    assert len(backbone._model.language_model.layers) == 3
 
-    made = []
 
-    class Spy(module.Backbone):
-        def __init__(self, config):
-            super().__init__(config)
-            made.append(self)
-
-    monkeypatch.setattr(module, "Backbone", Spy)
-    detect(trained(make_video("test.mp4")))
-    assert made[0].layers == (3,)
-    assert len(made[0]._model.language_model.layers) == 3
+def test_what_the_probe_does_not_say_of_its_model_is_a_note(trained, make_video):
+    config = trained(make_video("test.mp4"))
+    whole = detect(config)
+    content = json.loads(config.probe.read_text())
+    recorded = content["store"]["provenance"]
+    del recorded["model"]
+    config.probe.write_text(json.dumps(content))
+    found = detect(config)
+    np.testing.assert_array_equal(found.raw, whole.raw)
+    assert whole.notes == []
+    assert found.notes[0].endswith("that of the probe's states is not recorded")
+    del recorded["prompt"], recorded["segment_frames"]
+    config.probe.write_text(json.dumps(content))
+    with pytest.raises(StoreError, match="does not record prompt and segment_frames of its states"):
+        detect(config)
 
 
 def test_what_was_found_is_written_with_descriptions(trained, make_video, tmp_path):

@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import zarr
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from hiprobe.extract.backbone import BackboneConfig, chat_text, process_segments
 from hiprobe.demo.model import TRAINED_MODEL
-from hiprobe.extract.explain import ExplainConfig, explain, read_intervals
+from hiprobe.extract.backbone import chat_text, process_segments
+from hiprobe.extract.config import BackboneConfig, ExtractConfig
+from hiprobe.extract.explain import ExplainConfig, explain
 from hiprobe.extract.generation import Describer
-from hiprobe.extract.pipeline import ExtractConfig, extract
+from hiprobe.extract.pipeline import extract
 from hiprobe.extract.video import SegmentReader
-from hiprobe.store import FeatureStore, HiProbeError, VideoRecord, write_manifest
+from hiprobe.store import FeatureStore, HiProbeError, StoreError, VideoRecord, write_manifest
+from hiprobe.store.results import KINDS, Interval, ResultVideo, read_intervals, write_json
 from tests.extract.tiny_models import BUILDERS
 
 CPU = BackboneConfig(str(TRAINED_MODEL), device="cpu", dtype="float32")
@@ -41,17 +44,15 @@ def config(make_video, tmp_path):
 def write_intervals(results, anomalous):
     videos = {}
     for index, (video_id, found) in enumerate(anomalous.items()):
-        edges = [0, *(found or ()), 60 + index]
-        ranges = [(a, b) for a, b in itertools.pairwise(edges) if b > a]
-        as_json = [
-            {"start_frame": a, "stop_frame": b, "start_seconds": a / 25, "stop_seconds": b / 25}
-            for a, b in ranges
-        ]
-        videos[video_id] = {
-            "anomalous": [one for one, r in zip(as_json, ranges, strict=True) if r == found],
-            "normal": [one for one, r in zip(as_json, ranges, strict=True) if r != found],
-        }
-    (results / "intervals.json").write_text(json.dumps({"threshold": 0.5, "videos": videos}))
+        num_frames = 60 + index
+        edges = [0, *(found or ()), num_frames]
+        ranges = {"anomalous": [], "normal": []}
+        for start, stop in itertools.pairwise(edges):
+            if stop > start:
+                kind = "anomalous" if (start, stop) == found else "normal"
+                ranges[kind].append(Interval.of_frames(video_id, kind, start, stop, 25.0))
+        videos[video_id] = ResultVideo("normal", "", 25.0, num_frames, (), ranges).to_json()
+    write_json(results / "intervals.json", {"threshold": 0.5, "videos": videos})
 
 
 def lines(config):
@@ -71,8 +72,8 @@ def test_every_interval_gets_the_text_that_generate_gives(config):
     processor = AutoProcessor.from_pretrained(TRAINED_MODEL)
     videos = FeatureStore.open(config.store).videos
     for line in described:
-        ranges = sorted((one.start_frame, one.stop_frame) for one in
-                        read_intervals(config.results)[line["video_id"]])  # fmt: skip
+        in_order = read_intervals(config.results)[line["video_id"]].in_order
+        ranges = [interval.frames for interval in in_order]
         segments = SegmentReader(videos.loc[line["video_id"], "path"], ranges, 4)
         (segment,) = [one for one in segments if one.start_frame == line["start_frame"]]
         prompt = header["provenance"]["prompts"][line["kind"]]
@@ -178,7 +179,7 @@ def test_a_broken_video_does_not_stop_the_others(config):
 
 
 def test_what_is_missing_is_said(config, tmp_path):
-    with pytest.raises(HiProbeError, match=r"no such file. Make results with `hiprobe evaluate"):
+    with pytest.raises(HiProbeError, match=r"no such file. Give a folder that `hiprobe evaluate"):
         explain(replace(config, results=tmp_path))
     content = (config.results / "intervals.json").read_text()
     (config.results / "intervals.json").write_text(content.replace("v2", "elsewhere"))
@@ -186,7 +187,20 @@ def test_what_is_missing_is_said(config, tmp_path):
         explain(config)
 
 
+def test_a_store_that_does_not_record_its_prompt_needs_one(config):
+    attributes = zarr.open_group(config.store, mode="r+").attrs
+    recorded = attributes.asdict()
+    attributes.put({key: recorded[key] for key in recorded if key not in ("prompt", "model")})
+    with pytest.raises(StoreError, match=r"prompt. Give one with --normal-prompt\.$"):
+        explain(replace(config, prompts={"anomalous": "What happens?"}))
+    summary = explain(replace(config, prompts=dict.fromkeys(KINDS, "What happens?")))
+    assert summary.num_described == 6
+    assert "which model the scores are of is not recorded" in summary.warnings[0]
+
+
 def test_another_model_than_the_scores_is_said(config, tmp_path):
+    assert explain(config).warnings == []
+    (config.results / "descriptions.jsonl").unlink()
     folder = BUILDERS["qwen2_5_vl"](tmp_path / "model")
     summary = explain(replace(config, backbone=replace(CPU, model=str(folder))))
     assert "the scores are of another model" in summary.warnings[0]

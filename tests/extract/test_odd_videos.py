@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hiprobe.extract.backbone import BackboneConfig
 from hiprobe.demo.model import build_random_model
-from hiprobe.extract.extractor import Job, _check_length
-from hiprobe.extract.pipeline import ExtractConfig, extract
+from hiprobe.extract.batches import check_length
+from hiprobe.extract.config import BackboneConfig, ExtractConfig
+from hiprobe.extract.pipeline import extract
+from hiprobe.extract.plan import Job
 from hiprobe.extract.segments import (
     NUM_KEYFRAMES,
     SEGMENT_FRAMES,
@@ -65,7 +66,7 @@ def read(path: Path) -> Reading:
         shown.append([read_number(keyframe) for keyframe in segment.keyframes])
         sizes.add(segment.keyframes.shape)
     job = Job(0, VideoRecord(path.name, str(path), "test", "normal"), info.num_frames, info.fps, 0)
-    return Reading(shown, sizes, reader.num_decoded, _check_length(job, reader))
+    return Reading(shown, sizes, reader.num_decoded, check_length(job, reader))
 
 
 def planned_keyframes(num_frames: int, num_announced: int) -> list[list[int]]:

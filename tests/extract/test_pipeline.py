@@ -3,22 +3,26 @@
 import errno
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import zarr
 from PIL import Image
 
-from hiprobe.extract import pipeline
-from hiprobe.extract.backbone import Backbone, BackboneConfig
-from hiprobe.demo.model import build_random_model
-from hiprobe.extract.parity import certify
-from hiprobe.extract.pipeline import ExtractConfig, dry_run, extract, parse_layers
-from hiprobe.extract.segments import segment_ranges
 from hiprobe.cli.extract_progress import run_with_progress
+from hiprobe.demo.model import build_random_model
+from hiprobe.extract import plan
+from hiprobe.extract.backbone import Backbone
+from hiprobe.extract.config import BackboneConfig, ExtractConfig
+from hiprobe.extract.parity import certify
+from hiprobe.extract.pipeline import dry_run, extract
+from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.video import SegmentReader
+from hiprobe.extract.workplace import Here
 from hiprobe.store import (
     FeatureStore,
     ManifestError,
@@ -61,6 +65,16 @@ def job(tmp_path, make_video, model):
     )
 
 
+def extract_with(job, states):
+    """Extract here with the real model, whose passes are ``states(its own way, inputs)``."""
+
+    class Disturbed(Backbone):
+        def states(self, inputs):
+            return states(super().states, inputs)
+
+    return extract(job, workplace=Here(job, Disturbed(job.backbone)))
+
+
 def test_good_videos_are_stored_and_bad_ones_listed(job):
     summary = extract(job)
     assert (summary.num_done, summary.num_pending) == (3, 0)
@@ -80,35 +94,32 @@ def test_good_videos_are_stored_and_bad_ones_listed(job):
     assert store.provenance["processor"]["call"]["cap_pixels_per_frame"] is True
 
 
-def test_an_interrupted_run_goes_on_where_it_was(job, monkeypatch):
+def test_an_interrupted_run_goes_on_where_it_was(job):
     undisturbed = job.store.with_name("undisturbed.zarr")
     extract(replace(job, store=undisturbed))
 
     calls = 0
-    states = Backbone.states
 
-    def interrupted(self, inputs):
+    def interrupted(states, inputs):
         nonlocal calls
         calls += 1
         if calls > 9:  # in the long video, after its first block
             raise KeyboardInterrupt
-        return states(self, inputs)
+        return states(inputs)
 
-    monkeypatch.setattr(Backbone, "states", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        extract(job)
+        extract_with(job, interrupted)
     partial = FeatureStore.open(job.store)
     assert list(partial.videos.query("status == 'done'").index) == ["short"]
 
     counted = 0
 
-    def counting(self, inputs):
+    def counting(states, inputs):
         nonlocal counted
         counted += 1
-        return states(self, inputs)
+        return states(inputs)
 
-    monkeypatch.setattr(Backbone, "states", counting)
-    extract(job)
+    extract_with(job, counting)
     assert counted == 2  # the long video's last 7 segments, and the middle one's 5
     assert not list(job.store.rglob("*.partial"))
     resumed, whole = FeatureStore.open(job.store), FeatureStore.open(undisturbed)
@@ -137,10 +148,10 @@ def test_a_full_disk_stops_with_a_message_and_the_committed_part_is_whole(job, m
     assert verify(job.store).problems == []
 
 
-def test_running_again_computes_nothing(job, monkeypatch):
+def test_running_again_computes_nothing(job):
     extract(job)
-    monkeypatch.setattr(Backbone, "states", lambda self, inputs: pytest.fail("computed again"))
-    assert extract(job).num_done == 3
+    again = extract_with(job, lambda states, inputs: pytest.fail("computed again"))
+    assert again.num_done == 3
 
 
 def test_other_settings_are_refused_with_the_difference(job):
@@ -163,28 +174,25 @@ def test_limit_takes_so_many_videos(job):
 
 
 def test_a_video_with_fewer_frames_than_announced_fails_alone(job, monkeypatch):
-    inspect = pipeline.inspect_video
+    inspect = plan.inspect_video
 
     def exaggerated(path):
         info = inspect(path)
         return type(info)(info.num_frames + 60, info.fps, info.width, info.height)
 
-    monkeypatch.setattr(pipeline, "inspect_video", exaggerated)
+    monkeypatch.setattr(plan, "inspect_video", exaggerated)
     summary = extract(job)
     assert "decoded 100 of the 160 frames announced" in summary.failures["middle"]
 
 
-def test_a_non_finite_state_fails_its_video_and_names_the_layer(job, monkeypatch):
-    states = Backbone.states
-
-    def overflowing(self, inputs):
-        result = states(self, inputs).copy()
+def test_a_non_finite_state_fails_its_video_and_names_the_layer(job):
+    def overflowing(states, inputs):
+        result = states(inputs).copy()
         if result.shape[1] == 5:
             result[3, 2, 0] = np.inf
         return result
 
-    monkeypatch.setattr(Backbone, "states", overflowing)
-    summary = extract(job)
+    summary = extract_with(job, overflowing)
     assert "non-finite state in layer 3 of segment 2" in summary.failures["middle"]
     assert summary.num_done == 2
 
@@ -248,11 +256,23 @@ def test_the_certificate_of_parity_is_kept(job):
     assert FeatureStore.open(job.store).provenance["parity"] == again
 
 
-def test_parity_finds_a_wrong_state(job, monkeypatch):
-    states = Backbone.states
-    monkeypatch.setattr(Backbone, "states", lambda self, inputs: 1.01 * states(self, inputs))
-    extract(job)
-    monkeypatch.undo()
+def test_each_run_draws_other_segments_to_compute_again(job):
+    first = extract(replace(job, parity=2, only=("long",))).parity
+    second = extract(replace(job, parity=2)).parity
+    assert (first["seed"], second["seed"]) == (1, 3)
+    assert first["segments"] != second["segments"]
+
+
+def test_a_run_that_finishes_nothing_has_no_certificate(job):
+    def never(states, inputs):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    summary = extract_with(replace(job, parity=2), never)
+    assert (summary.num_done, summary.parity) == (0, None)
+
+
+def test_parity_finds_a_wrong_state(job):
+    extract_with(job, lambda states, inputs: 1.01 * states(inputs))
     certificate = certify(job.store, 3, device="cpu")
     assert min(certificate["max_relative_difference"].values()) > 0.005
 
@@ -262,6 +282,35 @@ def test_parity_refuses_another_model(job, tmp_path):
     other = build_random_model(tmp_path / "other", seed=1)
     with pytest.raises(ModelError, match="the store was made with"):
         certify(job.store, 1, model=str(other), device="cpu")
+
+
+def test_parity_needs_only_what_says_how_states_are_made(job):
+    """A store by another program: what it does not record is warned of, or said plainly."""
+    extract(replace(job, only=("middle",)))
+    attributes = zarr.open_group(job.store, mode="r+").attrs
+    recorded = attributes.asdict()
+    kept = {
+        name: value for name, value in recorded.items() if name not in ("processor", "numerics")
+    }
+    attributes.put(kept | {"model": {"id": recorded["model"]["id"]}})
+    certificate = certify(job.store, 1, device="cpu")
+    assert max(certificate["max_relative_difference"].values()) < 1e-5
+    assert any("model.weights_digest: store None" in text for text in certificate["warnings"])
+    attributes.put({name: value for name, value in kept.items() if name != "model"})
+    with pytest.raises(StoreError, match=r"does not record its model. Give it with --model"):
+        certify(job.store, 1, device="cpu")
+    attributes.put({name: value for name, value in kept.items() if name != "keyframes"})
+    with pytest.raises(StoreError, match="does not record keyframes of its states"):
+        certify(job.store, 1, device="cpu")
+    with pytest.raises(StoreError, match="keyframes: store None, this run 8"):
+        extract(job)
+
+
+def test_a_model_that_has_moved_goes_on(job, model, tmp_path):
+    extract(replace(job, only=("middle",)))
+    shutil.copytree(model, tmp_path / "moved")
+    moved = replace(job.backbone, model=str(tmp_path / "moved"))
+    assert extract(replace(job, backbone=moved)).num_done == 3
 
 
 def test_lower_layers_are_the_same_without_the_higher_ones(job):
@@ -277,19 +326,18 @@ def test_lower_layers_are_the_same_without_the_higher_ones(job):
     assert len(Backbone(some.backbone)._model.language_model.layers) == 5
 
 
-def test_a_batch_that_does_not_fit_is_halved(job, monkeypatch):
+def test_a_batch_that_does_not_fit_is_halved(job):
     extract(job)
     small = replace(job, store=job.store.with_name("small.zarr"), batch_size=8)
-    states, tried = Backbone.states, []
+    tried = []
 
-    def tight(self, inputs):
+    def tight(states, inputs):
         tried.append(len(inputs["input_ids"]))
         if tried[-1] > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return states(self, inputs)
+        return states(inputs)
 
-    monkeypatch.setattr(Backbone, "states", tight)
-    assert extract(small).num_done == 3
+    assert extract_with(small, tight).num_done == 3
     assert tried[:2] == [1, 8]  # the short video, then the long one's first batch
     assert set(tried[tried.index(8) + 3 :]) <= {1, 2, 4, 8}
     assert tried.count(8) <= 3  # prepared before the first one failed
@@ -297,12 +345,11 @@ def test_a_batch_that_does_not_fit_is_halved(job, monkeypatch):
     np.testing.assert_allclose(halved.video("long"), whole.video("long"), rtol=0, atol=1e-5)
 
 
-def test_a_segment_that_never_fits_fails_its_video(job, monkeypatch):
-    def never(self, inputs):
+def test_a_segment_that_never_fits_fails_its_video(job):
+    def never(states, inputs):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
-    monkeypatch.setattr(Backbone, "states", never)
-    summary = extract(job)
+    summary = extract_with(job, never)
     assert "one segment does not fit into the memory of cpu" in summary.failures["middle"]
     assert summary.num_done == 0
 
@@ -372,31 +419,17 @@ def test_whole_videos_as_one_segment(job):
     assert summary.num_segments == summary.num_done == 3
 
 
-@pytest.mark.parametrize(
-    ("text", "layers"), [("all", None), ("0,8,16-18", (0, 8, 16, 17, 18)), ("3", (3,))]
-)
-def test_layers_are_parsed(text, layers):
-    assert parse_layers(text) == layers
+def test_thumbnails_are_the_middle_keyframes_also_after_an_interruption(job):
+    job, calls = replace(job, thumbnails=True), []
 
-
-@pytest.mark.parametrize("text", ["", "a", "3-", "5-2", "-1"])
-def test_bad_layers_are_refused(text):
-    with pytest.raises(ValueError, match=r"."):
-        parse_layers(text)
-
-
-def test_thumbnails_are_the_middle_keyframes_also_after_an_interruption(job, monkeypatch):
-    job, states, calls = replace(job, thumbnails=True), Backbone.states, []
-
-    def interrupted(self, inputs):
+    def interrupted(states, inputs):
         calls.append(1)
         if len(calls) == 10:  # in the long video, after its first block
             raise KeyboardInterrupt
-        return states(self, inputs)
+        return states(inputs)
 
-    monkeypatch.setattr(Backbone, "states", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        extract(job)
+        extract_with(job, interrupted)
     with pytest.raises(StoreError, match=r"thumbnails: store \[72, 128\], this run None"):
         extract(replace(job, thumbnails=False))
     extract(job)

@@ -1,0 +1,198 @@
+"""Options that several commands take: each is described, limited and parsed once, here.
+
+Imports nothing heavy, for ``hiprobe --help`` imports it: where a stage has the list of choices in a
+heavy module, the choices stand here again and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from hiprobe.store.scorers import SCORERS
+
+NumberKind = type[int] | type[float]
+
+
+def layers(word: str, described: str) -> Any:
+    """Make an option that takes layers such as ``0,8,16-24``, or a word.
+
+    Parameters
+    ----------
+    word : str
+        What stands for the default, and gives None: 'all' or 'auto'.
+    described : str
+        The help text.
+
+    Returns
+    -------
+    OptionInfo
+        Gives ascending layers, each once; what is no such list is wrong usage.
+    """
+
+    def parse(text: str) -> tuple[int, ...] | None:
+        if text == word:
+            return None
+        chosen: set[int] = set()
+        for part in text.split(","):
+            # Four digits are enough for any model; 0-9999999999 would fill the memory.
+            match = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part)
+            own = range(int(match[1]), int(match[2] or match[1]) + 1) if match else ()
+            if not own:
+                raise typer.BadParameter(f"{text!r}: expected {word}, or layers such as 0,8,16-24")
+            chosen.update(own)
+        return tuple(sorted(chosen))
+
+    return typer.Option(parser=parse, metavar="LAYERS", help=described)
+
+
+def number(word: str, described: str, kind: NumberKind, minimum: float = -math.inf) -> Any:
+    """Make an option that takes a number of at least `minimum`, or a word, which gives None."""
+
+    def parse(text: str) -> float | None:
+        try:
+            return None if text == word else _number(text, kind, minimum)
+        except ValueError:
+            raise typer.BadParameter(f"{text!r}: expected a number, or {word}") from None
+
+    return typer.Option(parser=parse, metavar="NUMBER", help=described)
+
+
+def numbers(described: str, kind: NumberKind = float, minimum: float = 0) -> Any:
+    """Make an option that takes numbers such as ``0.1,1``, each at least `minimum`."""
+    example = "0.1,1" if kind is float else "10,20"
+
+    def parse(text: str) -> tuple[float, ...]:
+        try:
+            return tuple(_number(part, kind, minimum) for part in text.split(","))
+        except ValueError:
+            raise typer.BadParameter(f"{text!r}: expected numbers such as {example}") from None
+
+    return typer.Option(parser=parse, metavar="NUMBERS", help=described)
+
+
+def _number(text: str, kind: NumberKind, minimum: float) -> float:
+    """Read one finite number; raise ValueError where it is none, or too small."""
+    value = kind(text)
+    # Written so that nan, of which every comparison is false, is refused too.
+    if not minimum <= value < math.inf:
+        raise ValueError(text)
+    return value
+
+
+def _scorers(text: str) -> tuple[str, ...]:
+    """Read ``logistic,svm``; anything else is wrong usage."""
+    kinds = tuple(text.split(","))
+    if not set(kinds) <= set(SCORERS):
+        raise typer.BadParameter(f"{text!r}: expected some of {','.join(SCORERS)}")
+    return kinds
+
+
+# Files and folders.
+StorePath = Annotated[Path, typer.Argument(help="The store that `hiprobe extract` wrote.")]
+ProbePath = Annotated[Path, typer.Argument(help="The probe that `hiprobe probe` wrote.")]
+NewResults = Annotated[
+    Path, typer.Argument(help="The folder to write metrics, scores and the report to.")
+]
+Manifest = Annotated[
+    Path | None,
+    typer.Option(
+        help="Take splits, labels and annotations from this manifest instead of the store."
+    ),
+]
+
+# What the commands draw, and from which videos.
+Split = Annotated[Literal["train", "test"], typer.Option(help="Use the videos of this split.")]
+Seed = Annotated[
+    int, typer.Option(help="Draw at random with this seed; the same one draws the same.")
+]
+Resamples = Annotated[
+    int,
+    typer.Option(
+        min=0, help="Draw the videos so many times for the bootstrap's confidence intervals."
+    ),
+]
+Labels = Annotated[
+    Literal["video", "segment"],
+    typer.Option(help="Label each sample as its video, or as the annotations of its own segments."),
+]
+SamplesPerVideo = Annotated[
+    int, typer.Option(min=1, help="Average a video's segments in so many temporal bins.")
+]
+
+# The layer and the scorer.
+Bins = Annotated[int, typer.Option(min=2, help="Measure the entropy over so many bins.")]
+Kappa = Annotated[float, typer.Option(help="Set the threshold to μ + κσ with this κ.")]
+L2 = Annotated[
+    float,
+    typer.Option(min=0, help="Penalise the scorer's weights so much; 0 is the paper's setting."),
+]
+if TYPE_CHECKING:
+    ScorerName = str
+else:
+    ScorerName = Literal[SCORERS]  # of the registry, so that a new scorer appears by itself
+Scorer = Annotated[ScorerName, typer.Option(help="Train a scorer of this kind.")]
+Scorers = Annotated[
+    Any,
+    typer.Option(
+        parser=_scorers,
+        metavar="SCORERS",
+        help=f"Train scorers of these kinds, of {','.join(SCORERS)}.",
+    ),
+]
+
+# How scores become intervals and figures.
+Sigma = Annotated[
+    float, typer.Option(min=0, help="Smooth the scores with a σ of so many segments; 0 does not.")
+]
+Threshold = Annotated[
+    Any,
+    number("auto", "Call scores above this anomalous; auto takes the probe's threshold.", float),
+]
+Length = Annotated[
+    Literal["true", "cut-16", "pad-16"],
+    typer.Option(help="Count a video's true frames, or cut or pad them to a multiple of 16."),
+]
+Ends = Annotated[
+    Literal["exclusive", "inclusive"],
+    typer.Option(help="Read the last frame of an annotation as outside or inside it."),
+]
+
+# The model.
+Model = Annotated[str, typer.Option(help="Load the model of this hub id or local folder.")]
+Revision = Annotated[str | None, typer.Option(help="Take this revision of the model from the hub.")]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"],
+    typer.Option(
+        help="Compute in this precision; auto is the checkpoint's own on a GPU and float32 on a "
+        "CPU, and for `detect` that of the probe's store."
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="Compute on this device, such as cpu or cuda:0; auto takes a GPU if there is one."
+    ),
+]
+Attention = Annotated[
+    Literal["auto", "sdpa", "flash_attention_2", "eager"],
+    typer.Option(help="Compute attention with this implementation."),
+]
+LoadIn = Annotated[
+    Literal["full", "8bit", "4bit"],
+    typer.Option(help="Load the weights in full, or quantised by bitsandbytes."),
+]
+
+# Where the work is done.
+Workers = Annotated[
+    int,
+    typer.Option(min=0, help="Work in so many processes on this machine; 0 works in this one."),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(help="Work on the running Dask cluster of this address, tcp://HOST:8786."),
+]

@@ -1,0 +1,74 @@
+"""`hiprobe table`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hiprobe.cli import options
+from hiprobe.cli.output import progress, say, terminal
+from hiprobe.store.scorers import DEFAULT_L2
+
+NUM_COLUMNS = 4  # of the metrics: a terminal is narrow; the files hold all
+
+
+def table(
+    kind: Annotated[
+        Literal["cross-dataset", "ablation", "keyframes"],
+        typer.Argument(help="The paper's table to make: 3, 4 or 5."),
+    ],
+    stores: Annotated[
+        list[Path], typer.Argument(help="The stores, whose test splits are tested on.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Write Markdown, CSV and how they were made to this folder.")
+    ],
+    fraction: Annotated[
+        float, typer.Option(min=0, max=1, help="Train on this share of the training videos.")
+    ] = 1.0,
+    num_videos: Annotated[
+        int | None, typer.Option(min=4, help="Train on so many videos instead of a share of them.")
+    ] = None,
+    repeats: Annotated[
+        int,
+        typer.Option(min=1, help="Draw the few-shot set so many times, for mean ± deviation."),
+    ] = 1,
+    l2: options.L2 = DEFAULT_L2,
+    kappa: options.Kappa = 0.2,
+    workers: options.Workers = 0,
+) -> None:
+    """Make one of the paper's tables from stores.
+
+    cross-dataset: train on one store, test on another, for all pairs of one model.
+
+    ablation: last and middle layer, other scorers, fixed thresholds.
+
+    keyframes: stores that `extract --keyframes K` made, one for each K.
+    """
+    from rich.table import Table
+
+    from hiprobe.sweep.pipeline import SweepConfig
+    from hiprobe.sweep.tables import METRICS, TABLES, TableConfig
+
+    sweep = SweepConfig(
+        stores=(),
+        l2s=(l2,),
+        fractions=(fraction,),
+        num_videos=() if num_videos is None else (num_videos,),
+        seeds=tuple(range(repeats)),
+        kappas=(kappa,),
+    )
+    with progress("layers", stays=True) as on_task:
+        made = TABLES[kind](stores, TableConfig(out, sweep, workers, on_task))
+    header, *rows = made.cells(METRICS[:NUM_COLUMNS])
+    shown = Table()
+    for column, name in enumerate(header):
+        shown.add_column(name, no_wrap=not column)
+    for row in rows:
+        shown.add_row(*row)
+    terminal().print(shown)
+    for note in made.notes:
+        say(note, style="dim")
+    say(f"wrote {made.name}.md, .csv, .json in {out}")

@@ -1,0 +1,99 @@
+"""What an extraction is asked for. Needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES
+
+DEFAULT_PROMPT = "Is anything abnormal happening in this video? Describe it."
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Everything about the model that changes the numbers.
+
+    Attributes
+    ----------
+    model : str
+        A hub id or a local folder in Transformers' layout.
+    revision : str or None
+        A hub revision; None is the default branch.
+    prompt : str
+        The text after the video in the one user message.
+    layers : tuple of int or None
+        Layers to keep, 0 = embedding output; None keeps all.
+    dtype : {'auto', 'float32', 'bfloat16', 'float16'}
+        'auto': the checkpoint's own on a GPU, float32 on a CPU.
+    device : str
+        'auto' (a GPU where there is one), 'cpu', 'cuda:0', …
+    attention : {'auto', 'sdpa', 'flash_attention_2', 'eager'}
+        Transformers' implementation; 'auto' is its own choice, SDPA where the model has it.
+    load_in : {'full', '8bit', '4bit'}
+        Weights quantised by bitsandbytes; needs a CUDA GPU.
+    compile : bool
+        ``torch.compile`` each decoder layer.
+    """
+
+    model: str
+    revision: str | None = None
+    prompt: str = DEFAULT_PROMPT
+    layers: tuple[int, ...] | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    attention: str = "auto"
+    load_in: str = "full"
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """One extraction.
+
+    Attributes
+    ----------
+    manifest, store : Path
+    backbone : BackboneConfig
+    segment_frames : int or None
+        Frames of a segment; None makes each video one segment.
+    keyframes : int
+        Keyframes per segment, K.
+    thumbnails : bool
+        Keep a small picture of each segment too, for the report.
+    batch_size : int or None
+        Segments of one video per forward pass; None finds the largest that fits.
+    num_readers : int
+        Threads that decode and preprocess ahead of the model.
+    num_workers : int
+        Processes that share the videos on this machine; 0 works in this one.
+    scheduler : str or None
+        Address of a running Dask scheduler whose workers share the videos.
+    rank, world_size : int
+        Take every `world_size`-th video of the manifest, from the `rank`-th on.
+    limit : int or None
+        At most so many videos in this run.
+    only : tuple of str
+        Ids of the videos to extract in this run, or patterns with ``*``; none: all.
+    retry_failed : bool
+        Plan and extract failed videos again.
+    parity : int
+        Segments to compute again at the end, one at a time.
+    """
+
+    manifest: Path
+    store: Path
+    backbone: BackboneConfig
+    segment_frames: int | None = SEGMENT_FRAMES
+    keyframes: int = NUM_KEYFRAMES
+    thumbnails: bool = False
+    batch_size: int | None = None
+    num_readers: int = 2
+    num_workers: int = 0
+    scheduler: str | None = None
+    rank: int = 0
+    world_size: int = 1
+    limit: int | None = None
+    only: tuple[str, ...] = ()
+    retry_failed: bool = False
+    parity: int = 4

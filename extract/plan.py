@@ -1,0 +1,129 @@
+"""What a run has to do: the manifest's videos that it is asked for → rows in the store → jobs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from hiprobe.extract.config import ExtractConfig
+from hiprobe.extract.segments import segment_ranges
+from hiprobe.extract.video import inspect_video
+from hiprobe.store import (
+    FAILED,
+    PENDING,
+    REPLACED,
+    ManifestError,
+    PlannedVideo,
+    StoreWriter,
+    VideoError,
+    VideoRecord,
+    read_manifest,
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A video to extract.
+
+    Attributes
+    ----------
+    video : int
+        Index in the store's plan.
+    record : VideoRecord
+    num_frames : int
+        As planned.
+    fps : float
+    first_block : int
+        Blocks before it are committed already.
+    """
+
+    video: int
+    record: VideoRecord
+    num_frames: int
+    fps: float
+    first_block: int
+
+
+def read_records(config: ExtractConfig) -> list[VideoRecord]:
+    """Read this rank's share of the manifest."""
+    return read_manifest(config.manifest)[config.rank :: config.world_size]
+
+
+def select(records: Sequence[VideoRecord], config: ExtractConfig) -> list[VideoRecord]:
+    """Keep the videos that this run is asked for.
+
+    Raises
+    ------
+    ManifestError
+        A pattern fits no video.
+    """
+    if not config.only:
+        return list(records)
+    for pattern in config.only:
+        if not any(fnmatchcase(record.video_id, pattern) for record in records):
+            raise ManifestError(
+                f"{config.manifest}: --only {pattern!r} fits none of its {len(records)} video ids; "
+                f"they look like {records[0].video_id!r}."
+            )
+    return [r for r in records if any(fnmatchcase(r.video_id, one) for one in config.only)]
+
+
+def set_failed_aside(writer: StoreWriter, records: Sequence[VideoRecord]) -> None:
+    """Mark these videos' failures as replaced, so that they are planned anew."""
+    positions = writer.index.positions()
+    for record in records:
+        video = positions.get(record.video_id)
+        if video is not None and writer.index.status(video) == FAILED:
+            writer.replace_failed(video)
+
+
+def plan_new_videos(
+    writer: StoreWriter, records: Sequence[VideoRecord], segment_frames: int | None
+) -> None:
+    """Give rows to the manifest's videos that the store does not know yet.
+
+    A video that cannot be opened gets a place without rows and has failed: its reason is kept.
+    """
+    index = writer.index
+    known = {
+        video_id for video_id, video in index.positions().items() if index.status(video) != REPLACED
+    }
+    planned, unreadable = [], {}
+    for record in records:
+        if record.video_id in known:
+            continue
+        try:
+            info = inspect_video(record.path)
+        except VideoError as error:
+            unreadable[record.video_id] = str(error)
+            planned.append(PlannedVideo(record, 0, math.nan, ()))
+            continue
+        segments = segment_ranges(info.num_frames, segment_frames)
+        # A frame rate that the manifest gives is somebody's correction of the container's.
+        planned.append(PlannedVideo(record, info.num_frames, record.fps or info.fps, segments))
+    writer.add_videos(planned)
+    positions = writer.index.positions()
+    for video_id, reason in unreadable.items():
+        writer.finish_video(
+            positions[video_id], status=FAILED, num_frames=0, fps=math.nan, error=reason
+        )
+
+
+def jobs_left(
+    writer: StoreWriter, records: Sequence[VideoRecord], limit: int | None
+) -> tuple[list[Job], int]:
+    """List what is left to do, with the number of segments in it."""
+    index, positions = writer.index, writer.index.positions()
+    jobs, num_segments = [], 0
+    for record in records:
+        video = positions[record.video_id]
+        if index.status(video) != PENDING:
+            continue
+        first_block = index.committed(video)
+        num_segments += index.num_segments(video) - first_block * writer.row_block
+        jobs.append(Job(video, record, index.num_frames(video), index.fps(video), first_block))
+        if len(jobs) == limit:
+            break
+    return jobs, num_segments
