@@ -231,7 +231,11 @@ def _lines(data: bytes) -> list[bytes]:
 
 def _flip(data: bytes, rng: random.Random) -> bytes:
     at = rng.randrange(max(1, len(data)))
-    return data[:at] + bytes(byte ^ rng.randrange(1, 256) for byte in data[at : at + 1]) + data[at + 1 :]  # noqa: E501
+    return (
+        data[:at]
+        + bytes(byte ^ rng.randrange(1, 256) for byte in data[at : at + 1])
+        + data[at + 1 :]
+    )
 
 
 def _bit(data: bytes, rng: random.Random) -> bytes:

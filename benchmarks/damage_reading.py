@@ -26,7 +26,7 @@ class HangError(BaseException):
 
 
 def read_store(path: Path) -> Reading:
-    """Read a store as its users do; each question alone, so that one refusal hides no wrong answer."""
+    """Read a store as its users do; each question alone: one refusal hides no wrong answer."""
     reading: Reading = {}
     store = _ask(reading, "open", lambda: FeatureStore.open(path))
     if store is None:
@@ -148,7 +148,10 @@ def _ask(reading: Reading, name: str, question: Callable[[], Any]) -> Any:
 def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """A table's rows; NaN as a word, because it does not equal itself."""
     return [
-        {str(name): "nan" if value != value else value for name, value in row.items()}
+        {
+            str(name): "nan" if isinstance(value, float) and np.isnan(value) else value
+            for name, value in row.items()
+        }
         for row in table.to_dict("records")
     ]
 
@@ -211,5 +214,7 @@ def _difference(reading: Reading, truth: Reading, name: str) -> str:
         return f"{name}: other states of {sorted(keys)}"
     if isinstance(now, str) and isinstance(then, str):
         at = next((i for i, (a, b) in enumerate(zip(now, then, strict=False)) if a != b), 0)
-        return f"{name}: …{now[max(0, at - 20) : at + 20]!r}, not …{then[max(0, at - 20) : at + 20]!r}"
+        return (
+            f"{name}: …{now[max(0, at - 20) : at + 20]!r}, not …{then[max(0, at - 20) : at + 20]!r}"
+        )
     return f"{name}: other content"

@@ -1,4 +1,4 @@
-"""What `stress_damage` attacks: a small store with everything a store can have, and what is made of it.
+"""What `stress_damage` attacks: a small store with all that one can have, and what is made of it.
 
 Deterministic by its seed. The videos are of different lengths; one has fewer frames than its
 container promised, one failed, one failed and was planned again, one was killed in its middle and

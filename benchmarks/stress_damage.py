@@ -1,4 +1,4 @@
-"""Damage a store's files in ten thousand ways, and see whether anybody reads wrong: `make stress-damage`.
+"""Damage a store's files in ten thousand ways; does anybody read wrong? ``make stress-damage``.
 
 A small store with thumbnails, a probe, results and an HDF5 export are made; then, again and again,
 a file is damaged (or two are swapped, doubled, taken from a sister store or from an earlier state
@@ -76,7 +76,7 @@ def main() -> None:
     arguments = parser.parse_args()
     began = time.monotonic()
     # In memory where there is such a folder: a store brings everything to the disk.
-    base = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108
+    base = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(prefix="stress-damage-", dir=base) as name:
         folder = Path(name)
         make_world(folder / "world", arguments.seed)
@@ -267,7 +267,8 @@ def _print_examples(trials: list[Trial], seed: int) -> None:
             if seen[trial.kind, trial.how] > 1 or len(seen) > EXAMPLES * 3:
                 continue
             detail = trial.verify_detail if name.startswith("traceback or") else trial.detail
-            print(f"  --seed {seed} --only {trial.index}: {trial.how} {', '.join(trial.files)}: {detail[:200]}")  # noqa: E501
+            what = f"{trial.how} {', '.join(trial.files)}: {detail[:200]}"
+            print(f"  --seed {seed} --only {trial.index}: {what}")
 
 
 if __name__ == "__main__":
