@@ -197,14 +197,22 @@ class World:
                                       if now.get(p) != self.pristine.get(p)]  # fmt: skip
 
     def lost_lines(self, mutation: Mutation) -> tuple[bool, bool]:
-        """Whether journals lost lines only, and whether it was only the last line of one."""
+        """Whether only journals were touched, and whether that is what a kill may leave.
+
+        A kill may leave any journal without its last line; and the last journal, whose run was not
+        sealed, is with fewer lines what an earlier kill would have left.
+        """
         if mutation.kind != "journal" or mutation.special:
             return False, False
         (path, data), *more = mutation.content.items()
+        if more or not path.endswith(".jsonl"):
+            return True, False
         before, after = _lines(self.pristine[path] or b""), _lines(data or b"")
         kept = [line for line in after if line in before]
-        torn_end = kept == before[: len(kept)] and len(kept) >= len(before) - 1 and not more
-        return True, torn_end and data is not None
+        last = max(one for one in self._of_kind["journal"] if one.endswith(".jsonl"))
+        whole_lines = kept == before[: len(kept)] and after[: len(kept)] == kept
+        fewest = 0 if path == last else len(before) - 1
+        return True, whole_lines and fewest <= len(kept)
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

@@ -2,12 +2,14 @@
 
 Deterministic by its seed. The videos are of different lengths; one has fewer frames than its
 container promised, one failed, one failed and was planned again, one was killed in its middle and
-resumed, one is still pending. Two runs wrote it, so there are several journals.
+resumed, one is still pending. Three runs wrote it, so there are several journals; the last run was
+killed, so what it did stands in its journal alone.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ LAYERS, FEATURES, ROW_BLOCK = 3, 8, 4
 THUMBNAIL_SIZE = (6, 8)
 # Segments of the first run's videos, by id; `train` or `test` and the label follow from the order.
 FIRST_RUN = {"long": 11, "exact": 4, "two": 2, "cut": 7, "bad": 3, "again": 2, "half": 6, "one": 1}
-SECOND_RUN = {"new": 5, "again": 2, "pending": 3}
+SECOND_RUN = {"new": 5, "again": 2, "late": 5, "pending": 6}
 DECODED_FRAMES = {"cut": 5 * 24 - 7}
 
 
@@ -34,6 +36,7 @@ def make_world(folder: Path, seed: int) -> None:
     _first_run(store, seed)
     shutil.copytree(store, folder / EARLIER)
     _second_run(store, seed)
+    _third_run(store, seed)
     run_probe(ProbeConfig(store)).save(folder / PROBE)
     run_evaluate(EvaluateConfig(store, folder / PROBE, folder / RESULTS, num_resamples=50))
     # No reader of ours reads it back.
@@ -63,7 +66,6 @@ def _first_run(store: Path, seed: int) -> None:
                 _fail(writer, video)
             else:
                 _write_video(writer, video, name, count, seed)
-        # As after a kill: nothing seals what was committed last.
         writer.record("parity", {"segments": [["long", 3]]})
 
 
@@ -76,8 +78,17 @@ def _second_run(store: Path, seed: int) -> None:
         _write_blocks(writer, half, "half", FIRST_RUN["half"], seed, blocks=[1])
         writer.finish_video(half, status=DONE, num_frames=FIRST_RUN["half"] * 24, fps=25.0)
         for video, (name, count) in enumerate(SECOND_RUN.items(), start=first):
-            if name != "pending":
+            if name in ("new", "again"):
                 _write_video(writer, video, name, count, seed)
+
+
+def _third_run(store: Path, seed: int) -> None:
+    """Finish one more video, begin another, and end without sealing: as after a kill."""
+    writer = StoreWriter(store)
+    positions = writer.index.positions()
+    _write_video(writer, positions["late"], "late", SECOND_RUN["late"], seed)
+    _write_blocks(writer, positions["pending"], "pending", SECOND_RUN["pending"], seed, blocks=[0])
+    writer.close()
 
 
 def _plan(name: str, count: int, seed: int) -> PlannedVideo:
@@ -103,7 +114,9 @@ def _write_video(writer: StoreWriter, video: int, name: str, count: int, seed: i
     writer.finish_video(video, status=DONE, num_frames=frames, fps=25.0)
 
 
-def _write_blocks(writer, video, name, count, seed, blocks) -> None:  # type: ignore[no-untyped-def]
+def _write_blocks(
+    writer: StoreWriter, video: int, name: str, count: int, seed: int, blocks: Iterable[int]
+) -> None:
     rng = np.random.default_rng([seed, *name.encode()])
     states = rng.normal(size=(LAYERS, count, FEATURES)).astype(np.float32)
     pictures = rng.integers(0, 256, (count, *THUMBNAIL_SIZE, 3), dtype=np.uint8)
