@@ -137,7 +137,8 @@ class World:
 
             ways["swap"] = swap
             ways["duplicate"] = lambda rng: {path: self.pristine[rng.choice(alike)]}
-        if path in self._foreign:
+        # Another whole probe or export in the place of one is no damage.
+        if path in self._foreign and path not in (PROBE, HDF5):
             ways["foreign"] = lambda rng: {path: self._foreign[path]}
         if path in self._earlier:
             ways["earlier"] = lambda rng: {path: self._earlier[path]}
@@ -197,10 +198,11 @@ class World:
                                       if now.get(p) != self.pristine.get(p)]  # fmt: skip
 
     def lost_lines(self, mutation: Mutation) -> tuple[bool, bool]:
-        """Whether only journals were touched, and whether that is what a kill may leave.
+        """Whether only journals were touched, and whether that is what a writer may leave.
 
-        A kill may leave any journal without its last line; and the last journal, whose run was not
-        sealed, is with fewer lines what an earlier kill would have left.
+        A kill may leave any journal without its last line; the last journal, whose run was not
+        sealed, is with fewer lines what an earlier kill would have left; and all lines together,
+        one of them twice or in another order, are what two workers may have written.
         """
         if mutation.kind != "journal" or mutation.special:
             return False, False
@@ -212,7 +214,7 @@ class World:
         last = max(one for one in self._of_kind["journal"] if one.endswith(".jsonl"))
         whole_lines = kept == before[: len(kept)] and after[: len(kept)] == kept
         fewest = 0 if path == last else len(before) - 1
-        return True, whole_lines and fewest <= len(kept)
+        return True, set(before) == set(after) or (whole_lines and fewest <= len(kept))
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

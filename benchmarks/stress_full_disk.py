@@ -202,9 +202,9 @@ def _cases(folder: Path, disk: SmallDisk) -> list[Case]:
     small = ["--batch-size", "2", "--parity", "2", "--thumbnails"]
     store, probe = inputs / "features.zarr", inputs / "probe.json"
     make.run("extract", manifest, store, *model, *small)
-    for rank in (0, 1):
-        make.run("extract", manifest, inputs / f"part{rank}.zarr", *model, *small,
-                 "--rank", rank, "--world-size", 2)  # fmt: skip
+    for split in ("train", "test"):
+        part = inputs / f"{split}.zarr"
+        make.run("extract", manifest, part, *model, *small, "--only", f"{split}/*")
     make.run("probe", store, probe)
     make.run("evaluate", store, probe, inputs / "results", "--resamples", "50")
     make.run("evaluate", store, probe, inputs / "other", "--resamples", "50", "--sigma", "2")
@@ -212,7 +212,7 @@ def _cases(folder: Path, disk: SmallDisk) -> list[Case]:
     scores, events, ucf = make.tables()
     lengths = ["--lengths", inputs / "lengths.csv"]
     few = ["--resamples", "50"]
-    merged, parts = to / "merged.zarr", [inputs / "part0.zarr", inputs / "part1.zarr"]
+    merged, parts = to / "merged.zarr", [inputs / "train.zarr", inputs / "test.zarr"]
     cases = [
         Case("manifest folder", ["manifest", "folder", videos, "--out", to / "m.csv"],
              ["manifest", "folder", videos / "test", "--out", to / "m.csv"]),
