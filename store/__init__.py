@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         REPLACED,
         SCHEMA_VERSION,
     )
+    from hiprobe.store.video_file import FileIdentity
     from hiprobe.store.writer import BlockWriter, StoreWriter
 
 _NAMES = {
@@ -62,6 +63,7 @@ _NAMES = {
     "reader": ("FeatureStore",),
     "row_plan": ("PlannedVideo",),
     "schema": ("DONE", "FAILED", "LAYER_CONVENTION", "PENDING", "REPLACED", "SCHEMA_VERSION"),
+    "video_file": ("FileIdentity",),
     "writer": ("BlockWriter", "StoreWriter"),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
@@ -75,6 +77,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "BlockWriter",
     "FeatureStore",
+    "FileIdentity",
     "HiProbeError",
     "ManifestError",
     "ModelError",

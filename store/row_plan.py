@@ -10,6 +10,9 @@ import numpy as np
 
 from hiprobe.store.manifest import VideoRecord, format_annotations
 from hiprobe.store.schema import PENDING
+from hiprobe.store.video_file import FileIdentity
+
+UNKNOWN_FILE = FileIdentity(-1, -1, "")
 
 
 @dataclass(frozen=True)
@@ -25,12 +28,15 @@ class PlannedVideo:
         Frames per second; NaN where unknown.
     segments : sequence of (int, int)
         Frame ranges ``[start_frame, stop_frame)`` of its segments, in order.
+    file : FileIdentity or None
+        Which file it is; None where unknown.
     """
 
     record: VideoRecord
     num_frames: int
     fps: float
     segments: Sequence[tuple[int, int]]
+    file: FileIdentity | None = None
 
 
 def plan_rows(
@@ -47,13 +53,13 @@ def plan_rows(
         for name in ("video", "segment", "start_frame", "stop_frame")
     }
     rows["valid"] = np.zeros(num_rows - first_row, dtype=bool)
-    for offset, (video, start, count) in enumerate(zip(videos, starts, counts, strict=True)):
-        if not count:
-            continue  # it could not be opened: it has an entry, and no rows
-        own = slice(start - first_row, start - first_row + count)
-        rows["video"][own] = first_video + offset
-        rows["segment"][own] = np.arange(count)
-        rows["start_frame"][own], rows["stop_frame"][own] = np.array(video.segments).T
+    # All at once; a video that could not be opened has an entry, and no rows.
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    own = np.repeat(starts - first_row, counts) + within
+    rows["video"][own] = np.repeat(np.arange(first_video, first_video + len(videos)), counts)
+    rows["segment"][own] = within
+    ranges = [frames for video in videos for frames in video.segments]
+    rows["start_frame"][own], rows["stop_frame"][own] = np.array(ranges).reshape(-1, 2).T
     columns = {
         **rows,
         "num_frames": np.array([video.num_frames for video in videos], dtype=np.int32),
@@ -64,6 +70,10 @@ def plan_rows(
         "error": _strings("" for _ in videos),
         "annotations": _strings(format_annotations(video.record.annotations) for video in videos),
     }
+    files = [video.file or UNKNOWN_FILE for video in videos]
+    columns["file_size"] = np.array([file.size for file in files], dtype=np.int64)
+    columns["file_mtime_ns"] = np.array([file.mtime_ns for file in files], dtype=np.int64)
+    columns["file_digest"] = _strings(file.digest for file in files)
     for name in ("video_id", "path", "split", "label", "category"):
         columns[name] = _strings(getattr(video.record, name) for video in videos)
     return columns, num_rows

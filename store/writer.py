@@ -7,19 +7,25 @@ and written again, and never shared by two videos.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import zarr
 from filelock import FileLock, Timeout
 
 from hiprobe.store import schema
+from hiprobe.store.durable_files import PARTIAL, sync_file, sync_folder
 from hiprobe.store.errors import StoreError, write_errors
-from hiprobe.store.index import StoreIndex, read_index
-from hiprobe.store.journal import JournalWriter, sync_file, sync_folder
+from hiprobe.store.index import StoreIndex
+from hiprobe.store.journal import JournalWriter, last_counter
+from hiprobe.store.journal_log import Block
+from hiprobe.store.opened import OpenedStore, is_half_created
 from hiprobe.store.row_plan import PlannedVideo, plan_rows
+from hiprobe.store.shards import can_read, chunk_checksums, shard_digest
+from hiprobe.store.small_files import ROOT_METADATA, SmallFiles
 
 
 class BlockWriter:
@@ -41,33 +47,43 @@ class BlockWriter:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         with write_errors(self.path):
-            self._group = schema.open_group(self.path, mode="r+")
-        self.refresh()
-        self._journal = JournalWriter(self.path / schema.JOURNAL)
+            self._opened = OpenedStore(self.path, writable=True)
+        # That of the store's owner: it has raised it.
+        self._use_journal(last_counter(self._journals))
 
     def refresh(self) -> None:
-        """Read plan and journals again: what other writers have committed since."""
-        self._index = read_index(self.path, self._group)
+        """Catch up with what other writers have committed and planned since."""
+        with write_errors(self.path):
+            self._opened.refresh()
+        self._use_journal(last_counter(self._journals))
 
     @property
     def provenance(self) -> dict[str, Any]:
         """The store's attributes: how its states are made."""
-        return dict(self._group.attrs)
+        return self._opened.attributes
 
     @property
     def row_block(self) -> int:
         """Rows of a block, R."""
-        return int(self._group.attrs["row_block"])  # type: ignore[arg-type]
+        return self._opened.row_block
 
     @property
     def index(self) -> StoreIndex:
         """The plan and the progress so far; kept up to date by the writer."""
-        return self._index
+        return self._opened.index
 
     @property
     def thumbnail_size(self) -> tuple[int, int] | None:
         """Height and width of the thumbnails that each block needs; None: it takes none."""
-        return schema.thumbnail_size(self._group)
+        return self._opened.thumbnail_size
+
+    @property
+    def _journals(self) -> Path:
+        return self.path / schema.JOURNAL
+
+    def _use_journal(self, counter: int) -> None:
+        """Append from now on to a journal that counts after all of earlier owners."""
+        self._journal = JournalWriter(self._journals, counter)
 
     def write_block(
         self, video: int, block: int, states: np.ndarray, thumbnails: np.ndarray | None = None
@@ -93,9 +109,9 @@ class BlockWriter:
         StoreError
             The disk is full, or refuses.
         """
-        array = self._array("hidden_states")
+        array = self._opened.states
         num_layers, num_segments, num_features = states.shape
-        planned = self._index.num_segments(video) - block * self.row_block
+        planned = self.index.num_segments(video) - block * self.row_block
         fits = 0 < num_segments <= min(planned, self.row_block)
         if not fits or (num_layers, num_features) != (array.shape[0], array.shape[2]):
             raise ValueError(
@@ -108,19 +124,26 @@ class BlockWriter:
         # written again, and a kill in between would damage what was committed before.
         shard = np.full((num_layers, self.row_block, num_features), np.nan, dtype=np.float32)
         shard[:, :num_segments] = states
-        start = self._index.video_rows(video).start + block * self.row_block
+        start = self.index.video_rows(video).start + block * self.row_block
         number = start // self.row_block
+        line: dict[str, Any] = {
+            "event": "block",
+            "video": video,
+            "block": block,
+            "rows": num_segments,
+        }
         with write_errors(self.path):
             # The journal's line comes last, after everything that it vouches for is on the disk.
             if thumbnails is not None:
                 self._write_thumbnails(start, thumbnails)
-                self._sync_shard(schema.THUMBNAIL, f"{number}/0/0/0")
+                file = self._sync_shard(schema.THUMBNAIL, f"{number}/0/0/0")
+                line["thumbnail"] = shard_digest(file)
             array[:, start : start + self.row_block, :] = shard
-            self._sync_shard("hidden_states", f"0/{number}/0")
-            self._journal.append(
-                {"event": "block", "video": video, "block": block, "rows": num_segments}
-            )
-        self._index.commit(video, block)
+            file = self._sync_shard("hidden_states", f"0/{number}/0")
+            if can_read(array):
+                line["crc"] = chunk_checksums(file, num_layers)
+            self._journal.append(line)
+        self.index.commit(Block(video, block, line.get("crc", ""), line.get("thumbnail", "")))
 
     def finish_video(
         self, video: int, *, status: str, num_frames: int, fps: float, error: str = ""
@@ -132,11 +155,12 @@ class BlockWriter:
             "status": status,
             "num_frames": num_frames,
             "fps": fps,
-            "error": error,
+            # A file's name may have bytes that are no text.
+            "error": error.encode(errors="backslashreplace").decode(),
         }
         with write_errors(self.path):
             self._journal.append(entry)
-        self._index.finish(video, entry)
+        self.index.finish(video, entry)
 
     def _check_thumbnails(self, thumbnails: np.ndarray | None, num_segments: int) -> None:
         """Refuse thumbnails that are too few, of another size, or of a store that keeps none."""
@@ -152,22 +176,16 @@ class BlockWriter:
         """Write the shard of thumbnails that begins at row `start`."""
         shard = np.zeros((self.row_block, *thumbnails.shape[1:]), dtype=np.uint8)
         shard[: len(thumbnails)] = thumbnails
-        # Else Zarr leaves out what is all black, and a missing shard would mean nothing.
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            array = self._array(schema.THUMBNAIL)
-        array[start : start + self.row_block] = shard
+        assert self._opened.thumbnails is not None
+        self._opened.thumbnails[start : start + self.row_block] = shard
 
-    def _sync_shard(self, name: str, shard: str) -> None:
+    def _sync_shard(self, name: str, shard: str) -> Path:
         """Bring a shard to the disk, with its folders up to the array's: they may be new too."""
         file = self.path / name / "c" / shard
         sync_file(file)
         for folder in file.parents[1 : 1 + len(Path(shard).parts)]:
             sync_folder(folder)
-
-    def _array(self, name: str) -> zarr.Array[Any]:
-        array = self._group[name]
-        assert isinstance(array, zarr.Array)
-        return array
+        return file
 
 
 class StoreWriter(BlockWriter):
@@ -189,22 +207,24 @@ class StoreWriter(BlockWriter):
     """
 
     def __init__(self, path: str | Path) -> None:
+        # What is no store stays as it is.
+        OpenedStore(Path(path))
         # An owner of the lock first, so that the plan is read when nobody changes it.
-        with write_errors(Path(path)):
-            schema.open_group(Path(path), mode="r+")
-            self._lock = FileLock(Path(path) / schema.JOURNAL / "lock")
-            # The kernel drops a `flock` with its process: a kill leaves no lock behind.
-            try:
-                self._lock.acquire(blocking=False)
-            except Timeout:
-                raise StoreError(
-                    f"{path}: another process is writing this store. "
-                    "Wait for it, or stop it; the same command then goes on where it was."
-                ) from None
-            # What a killed writer had not renamed yet.
-            for leftover in Path(path).glob("**/*.partial"):
-                leftover.unlink()
+        lock = _lock(Path(path))
+        try:
+            self._own(Path(path), lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    def _own(self, path: Path, lock: FileLock) -> None:
+        """Open a store whose lock is ours."""
+        self._lock = lock
         super().__init__(path)
+        with write_errors(path):
+            self._sweep()
+            # What a killed owner left half done is as it is from now on.
+            self._commit()
 
     @classmethod
     def create(
@@ -217,14 +237,46 @@ class StoreWriter(BlockWriter):
         row_block: int = schema.DEFAULT_ROW_BLOCK,
         thumbnail_size: tuple[int, int] | None = None,
     ) -> Self:
-        """Create an empty store and open it for writing; see `hiprobe.store.schema.create`."""
+        """Create an empty store and open it for writing; see `hiprobe.store.schema.create`.
+
+        What a killed call left goes on.
+
+        Raises
+        ------
+        StoreError
+            There is something else at `path`, or another process is writing there.
+        """
         path = Path(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise StoreError(f"{path}: exists and is no feature store. Choose another path.")
+        is_new = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+        if not is_new and not (path.is_dir() and is_half_created(path)):
+            raise StoreError(
+                f"{path}: exists and is no feature store that can be gone on with. "
+                "Choose another path."
+                if not (path / ROOT_METADATA).exists()
+                else f"{path}: exists: it is a store already. Choose another path."
+            )
         with write_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            schema.create(path, layers, num_features, row_block, provenance, thumbnail_size)
-        return cls(path)
+            (path / schema.JOURNAL).mkdir(parents=True, exist_ok=True)
+        lock = _lock(path)
+        try:
+            if (path / ROOT_METADATA).exists():
+                raise StoreError(
+                    f"{path}: another process has made this store meanwhile. "
+                    "The same command goes on with it."
+                )
+            with write_errors(path):
+                _clear(path)
+                files = SmallFiles(path)
+                schema.create(files, layers, num_features, row_block, provenance, thumbnail_size)
+                journal = JournalWriter(path / schema.JOURNAL, last_counter(path / "journal") + 1)
+                files.commit(journal.append, {}, is_complete=True)
+            writer = cls.__new__(cls)
+            writer._journal = journal
+            writer._own(path, lock)
+        except BaseException:
+            lock.release()
+            raise
+        return writer
 
     def __enter__(self) -> Self:
         return self
@@ -249,25 +301,28 @@ class StoreWriter(BlockWriter):
         videos = list(videos)
         if not videos:
             return
-        first_video, first_row = self._index.num_videos, self._index.num_rows
+        first_video, first_row = self.index.num_videos, self.index.num_rows
+        store = self._opened
         columns, num_rows = plan_rows(videos, first_video, first_row, self.row_block)
         lengths = {"video": first_video + len(videos), "row": num_rows}
         with write_errors(self.path):
             for array in schema.INDEX_ARRAYS:
-                zarr_array = self._array(array.name)
+                # The store is older than this array: it knows nothing of its videos so far.
+                if store.files.checked(f"{array.name}/zarr.json") is None:
+                    schema.create_index_array(store.group, array, first_video)
+                zarr_array = store.array(array.name)
                 start = first_video if array.dim == "video" else first_row
                 zarr_array.resize((lengths[array.dim],))
                 # Over what an interrupted call may have left beyond `num_videos` and `num_rows`.
                 if lengths[array.dim] > start:
                     zarr_array[start:] = columns[array.name]
-            states = self._array("hidden_states")
+            states = store.array("hidden_states")
             states.resize((states.shape[0], num_rows, states.shape[2]))
             if (size := self.thumbnail_size) is not None:
-                self._array(schema.THUMBNAIL).resize((num_rows, *size, 3))
-            # The journal's lines mean nothing without the plan: it must be on the disk first.
-            self._sync_index()
-            self._group.attrs.update(num_videos=lengths["video"], num_rows=num_rows)
-            sync_file(self.path / "zarr.json")
+                store.array(schema.THUMBNAIL).resize((num_rows, *size, 3))
+            # What belongs together changes at once, after the arrays: it makes them count.
+            store.group.update_attributes({"num_videos": lengths["video"], "num_rows": num_rows})
+            self._commit()
         self.refresh()
 
     def replace_failed(self, video: int) -> None:
@@ -277,23 +332,75 @@ class StoreWriter(BlockWriter):
     def record(self, name: str, value: Any) -> None:
         """Keep something more about the store among its attributes, JSON-serialisable."""
         with write_errors(self.path):
-            self._group.attrs[name] = value
-            sync_file(self.path / "zarr.json")
+            self._opened.group.update_attributes({name: value})
+            self._commit()
 
     def seal(self) -> None:
         """Write the status arrays, so that any Zarr reader sees them without the journal."""
         with write_errors(self.path):
-            for name, values in self._index.arrays():
+            for name, values in self.index.arrays():
                 if len(values):
-                    self._array(name)[: len(values)] = values
-            self._sync_index()
+                    self._opened.array(name)[: len(values)] = values
+            self._commit()
 
-    def _sync_index(self) -> None:
-        """Bring metadata and index arrays to the disk; `write_block` does it for the shards."""
-        names = ["hidden_states", "layer", *schema.ROW_ARRAYS, *schema.VIDEO_ARRAYS]
-        names += [schema.THUMBNAIL] * (self.thumbnail_size is not None)
-        for name in names:
-            for file in (*(self.path / name).glob("c/*"), self.path / name / "zarr.json"):
-                sync_file(file)
-        for file in (self.path / schema.JOURNAL / "zarr.json", self.path / "zarr.json", self.path):
-            sync_file(file)
+    def vouch(self, lines: Iterable[Block]) -> None:
+        """Journal what committed blocks hold, and every small file, as they are now."""
+        with write_errors(self.path):
+            for line in lines:
+                entry = {"event": "block", **asdict(line)}
+                self._journal.append({name: value for name, value in entry.items() if value != ""})
+            self._commit(is_complete=True)
+
+    def _commit(self, *, is_complete: bool = False) -> None:
+        """Write the small files that changed."""
+        store = self._opened
+        store.files.commit(self._journal.append, store.log.promise(), is_complete=is_complete)
+
+    def _use_journal(self, counter: int) -> None:
+        """One journal for all the time that the lock is held, after all that there were."""
+        if not hasattr(self, "_journal"):
+            super()._use_journal(counter + 1)
+
+    def _sweep(self) -> None:
+        """Delete what a killed writer had not renamed yet; committed blocks need no look."""
+        leftovers = [*self.path.glob(f"*{PARTIAL}"), *self.path.glob(f"*/*{PARTIAL}")]
+        for name in (array.name for array in schema.INDEX_ARRAYS):
+            leftovers += (self.path / name / "c").glob(f"*{PARTIAL}")
+        leftovers += (self.path / "layer/c").glob(f"*{PARTIAL}")
+        for folder in (self.path / "hidden_states/c/0", self.path / schema.THUMBNAIL / "c"):
+            for number in folder.glob("*"):
+                if not (
+                    number.name.isdecimal() and self.index.is_committed_shard(int(number.name))
+                ):
+                    leftovers += number.glob(f"**/*{PARTIAL}")
+        for leftover in leftovers:
+            leftover.unlink()
+
+
+def _clear(path: Path) -> None:
+    """Delete what a killed `create` left; the lock is held."""
+    for entry in [*path.iterdir(), *(path / schema.JOURNAL).iterdir()]:
+        if entry.name in (schema.JOURNAL, "lock"):
+            continue
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _lock(path: Path) -> FileLock:
+    """Become the owner of a store, or say that another process is."""
+    file = path / schema.JOURNAL / "lock"
+    with write_errors(path):
+        if file.exists() and not file.is_file():
+            raise StoreError(f"{file}: damaged: it is no regular file. Delete it.")
+        lock = FileLock(file)
+        # The kernel drops a `flock` with its process: a kill leaves no lock behind.
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise StoreError(
+                f"{path}: another process is writing this store. "
+                "Wait for it, or stop it; the same command then goes on where it was."
+            ) from None
+    return lock
