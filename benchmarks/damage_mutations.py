@@ -90,10 +90,13 @@ class World:
     ----------
     folder, sister : Path
         The world, and one that another seed made; the sister is only read.
+    kind : str
+        Only kinds of files with this in their name are damaged.
     """
 
-    def __init__(self, folder: Path, sister: Path) -> None:
+    def __init__(self, folder: Path, sister: Path, kind: str = "") -> None:
         self.folder = folder
+        self._kinds = [one for one in WEIGHTS if kind in one]
         everything = _contents(folder)
         self.pristine = {
             path: data for path, data in everything.items() if not path.startswith(EARLIER)
@@ -115,7 +118,7 @@ class World:
 
     def choose(self, rng: random.Random) -> Mutation:
         """Choose a file and what happens to it; one that changes nothing may come out."""
-        kinds = [kind for kind in WEIGHTS if kind in self._of_kind]
+        kinds = [kind for kind in self._kinds if kind in self._of_kind]
         (kind,) = rng.choices(kinds, [WEIGHTS[kind] for kind in kinds])
         path = rng.choice(self._of_kind[kind])
         if rng.random() < 0.004:

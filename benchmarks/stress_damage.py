@@ -51,6 +51,22 @@ EXAMPLES = 6
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What is damaged: with the index it gives the mutation."""
+
+    seed: int
+    kind: str
+
+    def world(self, folder: Path, sister: Path) -> World:
+        """Damage a world."""
+        return World(folder, sister, self.kind)
+
+    def random(self, index: int) -> random.Random:
+        """Give each mutation numbers of its own."""
+        return random.Random(f"{self.seed} {index}")
+
+
+@dataclass(frozen=True)
 class Trial:
     """One mutation and what came of it."""
 
@@ -73,7 +89,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="Run this one again and say what it was.")
+    parser.add_argument("--kind", default="", help="Damage only kinds of files with this in it.")
     arguments = parser.parse_args()
+    choice = Choice(arguments.seed, arguments.kind)
     began = time.monotonic()
     # In memory where there is such a folder: a store brings everything to the disk.
     base = "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -82,18 +100,18 @@ def main() -> None:
         make_world(folder / "world", arguments.seed)
         make_world(folder / "sister", arguments.seed + 1)
         if arguments.only is not None:
-            for key, value in asdict(_run_one(folder, arguments.seed, arguments.only)).items():
+            for key, value in asdict(_run_one(folder, choice, arguments.only)).items():
                 print(f"{key}: {value}")
             return
         trials = []
-        for trial in _run_all(folder, arguments.seed, arguments.mutations):
+        for trial in _run_all(folder, choice, arguments.mutations):
             trials.append(trial)
             if len(trials) % 500 == 0:
                 print(f"{len(trials)}: {dict(Counter(one.outcome for one in trials))}", flush=True)
             if time.monotonic() - began > arguments.seconds:
                 break
     _print_tables(trials)
-    _print_examples(trials, arguments.seed)
+    _print_examples(trials, choice)
     counts = _counts(trials) | {"seconds": round(time.monotonic() - began, 1)}
     print(json.dumps(counts, indent=1))
     out = Path("benchmarks/out/stress_damage.json")
@@ -101,13 +119,13 @@ def main() -> None:
     out.write_text(json.dumps(counts, indent=1) + "\n")
 
 
-def _run_one(folder: Path, seed: int, index: int) -> Trial:
-    world = World(folder / "world", folder / "sister")
+def _run_one(folder: Path, choice: Choice, index: int) -> Trial:
+    world = choice.world(folder / "world", folder / "sister")
     truth = {domain: read(world.folder / domain) for domain, read in READERS.items()}
-    return _trial(world, truth, seed, index)
+    return _trial(world, truth, choice, index)
 
 
-def _run_all(folder: Path, seed: int, num: int) -> Iterator[Trial]:
+def _run_all(folder: Path, choice: Choice, num: int) -> Iterator[Trial]:
     """Share the mutations among processes; one that dies or is silent is replaced."""
     context = multiprocessing.get_context("spawn")
     running: dict[Connection, tuple[Any, int, float]] = {}
@@ -115,7 +133,7 @@ def _run_all(folder: Path, seed: int, num: int) -> Iterator[Trial]:
     def start(first: int) -> None:
         if first < num:
             ours, theirs = context.Pipe(duplex=False)
-            process = context.Process(target=_work, args=(theirs, folder, seed, first, num))
+            process = context.Process(target=_work, args=(theirs, folder, choice, first, num))
             process.start()
             theirs.close()
             running[ours] = process, first, time.monotonic() + SILENCE_SECONDS
@@ -133,7 +151,7 @@ def _run_all(folder: Path, seed: int, num: int) -> Iterator[Trial]:
                     del running[pipe]
                     process.join()
                     if index < num:
-                        yield _lost(folder, seed, index, "crash", f"exit code {process.exitcode}")
+                        yield _lost(folder, choice, index, "crash", f"exit code {process.exitcode}")
                         start(index + NUM_WORKERS)
                     continue
                 yield trial
@@ -147,33 +165,33 @@ def _run_all(folder: Path, seed: int, num: int) -> Iterator[Trial]:
                 if time.monotonic() > deadline:
                     del running[pipe]
                     process.kill()
-                    yield _lost(folder, seed, index, "hang", "deaf to the alarm")
+                    yield _lost(folder, choice, index, "hang", "deaf to the alarm")
                     start(index + NUM_WORKERS)
     finally:
         for process, _, _ in running.values():
             process.kill()
 
 
-def _work(pipe: Connection, folder: Path, seed: int, first: int, num: int) -> None:
+def _work(pipe: Connection, folder: Path, choice: Choice, first: int, num: int) -> None:
     """Run every `NUM_WORKERS`-th mutation on a copy of the world."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     own = folder / f"world-{os.getpid()}"
     shutil.copytree(folder / "world", own)
-    world = World(own, folder / "sister")
+    world = choice.world(own, folder / "sister")
     truth = {domain: read(own / domain) for domain, read in READERS.items()}
     for domain, reading in truth.items():
         assert not any(isinstance(one, Exception) for one in reading.values()), (domain, reading)
     assert verify_store(own / STORE) == ("clean", ""), verify_store(own / STORE)
     for index in range(first, num, NUM_WORKERS):
-        pipe.send(_trial(world, truth, seed, index))
+        pipe.send(_trial(world, truth, choice, index))
         if index // NUM_WORKERS % 200 == 0:
             world.check_pristine()
     shutil.rmtree(own)
     pipe.close()
 
 
-def _trial(world: World, truth: dict[str, Any], seed: int, index: int) -> Trial:
-    mutation = world.choose(random.Random(f"{seed} {index}"))
+def _trial(world: World, truth: dict[str, Any], choice: Choice, index: int) -> Trial:
+    mutation = world.choose(choice.random(index))
     lines_only, torn_end = world.lost_lines(mutation)
     domain = mutation.domain
     world.apply(mutation)
@@ -208,9 +226,9 @@ def _within_time(work: Any) -> tuple[str, str]:
     return answer
 
 
-def _lost(folder: Path, seed: int, index: int, outcome: str, detail: str) -> Trial:
+def _lost(folder: Path, choice: Choice, index: int, outcome: str, detail: str) -> Trial:
     """The trial whose worker did not come back."""
-    mutation = World(folder / "world", folder / "sister").choose(random.Random(f"{seed} {index}"))
+    mutation = choice.world(folder / "world", folder / "sister").choose(choice.random(index))
     return Trial(index, mutation.domain, mutation.kind, mutation.special or mutation.how,
                  tuple(mutation.content), outcome, detail)  # fmt: skip
 
@@ -252,8 +270,9 @@ def _print_tables(trials: list[Trial]) -> None:
             print(f"{kind:18}" + "".join(f"{cell:>14}" for cell in cells))
 
 
-def _print_examples(trials: list[Trial], seed: int) -> None:
+def _print_examples(trials: list[Trial], choice: Choice) -> None:
     """The first few of each bad class, and what to run to see them again."""
+    again = f"--seed {choice.seed}" + f" --kind {choice.kind!r}" * bool(choice.kind)
     classes = {name: [t for t in trials if t.outcome == name] for name in BAD}
     classes["not found by verify"] = [t for t in trials if t.verified == "clean"]
     classes["traceback or hang of verify"] = [
@@ -268,7 +287,7 @@ def _print_examples(trials: list[Trial], seed: int) -> None:
                 continue
             detail = trial.verify_detail if name.startswith("traceback or") else trial.detail
             what = f"{trial.how} {', '.join(trial.files)}: {detail[:200]}"
-            print(f"  --seed {seed} --only {trial.index}: {what}")
+            print(f"  {again} --only {trial.index}: {what}")
 
 
 if __name__ == "__main__":
