@@ -149,8 +149,12 @@ class StoreIndex:
         """Apply a journal's ``block`` entry."""
         of_video = self._committed[line.video]
         known = of_video.get(line.block, ())
-        if line not in known:
-            of_video[line.block] = (*known, line)
+        if line.crc:
+            # One from before there were checksums says no more than this one.
+            known = tuple(one for one in known if one.crc and one != line)
+        elif known:
+            return
+        of_video[line.block] = (*known, line)
 
     def finish(self, video: int, entry: Mapping[str, Any]) -> None:
         """Apply a journal's ``video`` entry: the video is done, has failed, or is set aside."""

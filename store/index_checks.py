@@ -32,14 +32,18 @@ def check_plan(
     for name, allowed in (("status", STATUSES), ("split", SPLITS), ("label", LABELS)):
         if strange := {*videos[name]} - {*allowed}:
             raise ValueError(f"{name} is {min(strange)!r:.60}, expected one of {allowed}")
-    living = ids[videos["status"] != REPLACED]
-    if len({*living}) != len(living):
-        raise ValueError(f"it has the video {Counter(living).most_common(1)[0][0]!r:.60} twice")
     _refuse(ids, (counts < 0) | (videos["num_frames"] < 0), "a negative length")
     _refuse(ids, (first_row < 0) | (first_row % row_block != 0), "rows that begin inside a block")
     planned = _planned_segments(videos, rows)
     _refuse(ids, planned < counts, "more segments than rows")
     _check_frames(ids, counts, rows)
+
+
+def check_ids(videos: Mapping[str, np.ndarray]) -> None:
+    """Refuse two videos of one id; when the journals have said which are replaced."""
+    living = videos["video_id"][videos["status"] != REPLACED]
+    if len({*living}) != len(living):
+        raise ValueError(f"it has the video {Counter(living).most_common(1)[0][0]!r:.60} twice")
 
 
 def _planned_segments(

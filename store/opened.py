@@ -15,7 +15,7 @@ from hiprobe.store import schema
 from hiprobe.store.checked_arrays import CheckedArrays
 from hiprobe.store.errors import StoreError
 from hiprobe.store.index import StoreIndex
-from hiprobe.store.index_checks import check_plan
+from hiprobe.store.index_checks import check_ids, check_plan
 from hiprobe.store.journal_log import JournalLog
 from hiprobe.store.small_files import ROOT_METADATA, SmallFiles
 
@@ -72,7 +72,10 @@ class OpenedStore:
     @property
     def thumbnail_size(self) -> tuple[int, int] | None:
         """Height and width of the thumbnails; None where the store keeps none."""
-        return None if self.thumbnails is None else self.thumbnails.shape[1:3]
+        if self.thumbnails is None:
+            return None
+        _, height, width, _ = self.thumbnails.shape
+        return height, width
 
     def checked_arrays(self) -> CheckedArrays:
         """The large arrays, to read from."""
@@ -118,6 +121,8 @@ class OpenedStore:
             check_plan(videos, rows, self.row_block)
         self.index = StoreIndex(videos, rows, self.row_block, len(self.layers), self.path)
         self.index.apply(gained)
+        with self._damage(ROOT_METADATA, "its plan cannot be: "):
+            check_ids(videos)
 
     def _read_large_arrays(self) -> None:
         num_rows, row_block = self._count("num_rows"), self._count("row_block", 1)

@@ -80,6 +80,7 @@ class SmallFiles(LocalStore):
         StoreError
             It is not what the journals say, or no regular file.
         """
+        content: bytes | None
         try:
             if is_shard(key):
                 content = _read_part(self.root / key, byte_range)

@@ -21,7 +21,8 @@ from hiprobe.store import (
     StoreWriter,
     VideoRecord,
 )
-from hiprobe.store.journal import JournalWriter, encode, read_journal
+from hiprobe.store.journal import JournalWriter, read_journal
+from tests.conftest import forget_digests
 
 LAYERS, FEATURES, BLOCK = 3, 6, 4
 LENGTHS = {"short": 1, "exact": 4, "long": 11, "two": 2}
@@ -50,18 +51,6 @@ def write_video(writer, video, states, status=DONE):
         writer.write_block(video, block, states[:, start : start + BLOCK])
     num_frames = writer.index.num_frames(video)
     writer.finish_video(video, status=status, num_frames=num_frames, fps=25.0)
-
-
-def forget_digests(path):
-    """Make a store as another program does, that keeps none."""
-    lines = [
-        encode({name: value for name, value in entry.items() if name not in ("crc", "thumbnail")})
-        for entry in read_journal(path / "journal")
-        if entry["event"] in ("block", "video")
-    ]
-    for journal in (path / "journal").glob("*.jsonl"):
-        journal.unlink()
-    (path / "journal/1795468378995746872-box-21184.jsonl").write_bytes(b"".join(lines))
 
 
 @pytest.fixture
