@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 OUT ?= demo-output
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types format bench-l2 bench-extract bench-probe bench-evaluate stress-kill \
-	bench-demo-model demo-model clean
+.PHONY: help install demo test check lint types format bench-l2 bench-extract bench-probe bench-evaluate stress-kill stress-damage \
+	stress-full-disk stress-long bench-demo-model demo-model clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,15 @@ bench-evaluate: install ## Exact metrics from segments against expanded frames a
 
 stress-kill: install ## Kill an extraction with two workers at 100 random instants
 	$(BIN)/python benchmarks/kill_extract.py
+
+stress-damage: install ## Damage files in 10,000 ways; who reads wrong numbers without a word?
+	$(BIN)/python -m benchmarks.stress_damage
+
+stress-full-disk: install ## Every command on a disk that is full; then with space again
+	$(BIN)/python -m benchmarks.stress_full_disk
+
+stress-long: install ## Memory, threads and files over 1,500 videos; a plan of 100,000
+	$(BIN)/python -m benchmarks.stress_long
 
 bench-demo-model: install ## Trained against random weights and pixel statistics; writes docs/demo-model.md
 	$(BIN)/python -m benchmarks.demo_model
