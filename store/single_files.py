@@ -17,8 +17,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from hiprobe.store.durable_files import sync_file
 from hiprobe.store.errors import StoreError, write_errors
-from hiprobe.store.journal import sync_file
 
 MAX_BYTES = 2**30
 MAX_DEPTH = 100
