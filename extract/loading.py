@@ -179,7 +179,7 @@ def files_digest(folder: Path) -> str:
 
     Configuration, processor, tokenizer and chat template; not how the model generates text.
     """
-    names = CONFIGURATION_FILES
+    names: tuple[str, ...] = CONFIGURATION_FILES
     # Where it is, the others are not read; the hub's cache may have them or not.
     names += ("tokenizer.json",) if (folder / "tokenizer.json").exists() else VOCABULARY_FILES
     digest = hashlib.sha256()

@@ -146,9 +146,9 @@ class ModelRecord:
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Self:
         """Read the attribute ``model`` of a store."""
-        own = {"id": str(content.get("id") or cls.id), "model_class": content.get("class")}
-        names = {one.name for one in fields(cls)} - own.keys()
-        return cls(**own, **{name: content.get(name) for name in names})
+        values: dict[str, Any] = {one.name: content.get(one.name) for one in fields(cls)}
+        values |= {"id": str(content.get("id") or cls.id), "model_class": content.get("class")}
+        return cls(**values)
 
 
 @dataclass(frozen=True)
