@@ -54,8 +54,8 @@ def read_descriptions(folder: Path) -> tuple[dict[str, Any] | None, dict[Interva
             if "provenance" in content:
                 provenance = provenance or fields.mapping(content["provenance"], "provenance")
             elif "text" in content:
-                names = [fields.text(content[name], name) for name in ("video_id", "kind")]
-                interval = Interval.from_json(*names, content)
+                video_id, kind = (fields.text(content[name], name) for name in ("video_id", "kind"))
+                interval = Interval.from_json(video_id, kind, content)
                 texts[interval] = fields.text(content["text"], "text")
         except (ValueError, TypeError, KeyError):
             continue  # torn: a run was killed while it wrote
