@@ -6,6 +6,7 @@ model writes them. In one run, interleaved, medians over rounds:
 
 - *layer read*: `FeatureStore.layer` against ``np.memmap`` of the same states, copied into memory;
   the page cache holds both, or neither.
+- *checks*: the same read against one that compares no checksum with the journal's.
 - *DLSP of all layers*, segments as samples: ours, one layer at a time, against the obvious numpy
   implementation that loads everything; time, and peak memory of a process each.
 - *sweep*: 30 layers × 10 seeds on a store of every fifth video × 256 features, against a
@@ -29,15 +30,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import zarr
 from memory import peak_bytes
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
 from hiprobe.probe.saliency import dlsp, layer_statistics
 from hiprobe.store import DONE, FeatureStore, PlannedVideo, StoreWriter, VideoRecord
+from hiprobe.store.shards import read_states
 from hiprobe.sweep.pipeline import SweepConfig, run_sweep
 
 ROUNDS = 5
+CHECK_ROUNDS = 30
 SEGMENT_FRAMES = 24
 
 
@@ -151,6 +155,26 @@ def time_reads(store: FeatureStore, flat: np.memmap, *, from_disk: bool) -> floa
     return statistics.median(memmap) / statistics.median(ours)
 
 
+def time_checks(store: FeatureStore) -> float:
+    """Time of a layer's read over that of the same read without the journal's checksums."""
+    group = zarr.open_group(store.path, mode="r")
+    first, count = (np.asarray(group[name][:]) for name in ("first_row", "num_segments"))  # type: ignore[index]
+    rows = [slice(int(a), int(a) + int(n)) for a, n in zip(first, count, strict=True)]
+    shape = (len(store.layers), store.row_block, store.num_features)
+    folder = store.path / "hidden_states"
+    with_checks: list[float] = []
+    without: list[float] = []
+    for number in range(CHECK_ROUNDS):
+        layer = 1 + number % (len(store.layers) - 1)
+        ways = [
+            (with_checks, lambda layer=layer: store.layer(layer)),
+            (without, lambda layer=layer: read_states(folder, shape, [layer], rows)),
+        ]
+        for seconds, read in ways if number % 2 else ways[::-1]:
+            seconds.append(_seconds(read))
+    return statistics.median(with_checks) / statistics.median(without)
+
+
 def _drop_from_page_cache(files: list[Path]) -> None:
     for path in files:
         if path.is_file():
@@ -259,6 +283,7 @@ def _measure_all(folder: Path, num_layers: int, num_features: int) -> None:
         "layer_read_speed_over_memmap": time_reads(store, flat, from_disk=False),
         "layer_read_speed_over_memmap_from_disk": time_reads(store, flat, from_disk=True),
     }
+    ratios["read_with_checks_over_before"] = time_checks(store)
     ways = {way: measure_dlsp(folder, way) for way in ("ours", "numpy")}
     for layer, value in ways["numpy"]["saliency"].items():
         assert abs(value - ways["ours"]["saliency"][layer]) < 1e-9, "the results differ"
