@@ -66,7 +66,7 @@ COMMANDS = [
     "store import BAD OUT.zarr",
 ]
 # A folder is what these take: an empty one is not of a wrong kind.
-TAKES_FOLDER = re.compile(r"^(manifest folder BAD|manifest shanghaitech)|--model BAD")
+TAKES_FOLDER = re.compile(r"^(manifest folder BAD|manifest shanghaitech)")
 
 
 @pytest.fixture
