@@ -217,11 +217,11 @@ def test_videos_that_a_manifest_leaves_out_are_said(config, tmp_path):
     assert "2 test videos of the store are not in other.csv" in metrics["warnings"][0]
 
 
-def test_scores_that_are_no_numbers_are_refused(config):
+def test_a_probe_of_what_is_no_number_is_refused(config):
     content = json.loads(config.probe.read_text())
     content["scorer"]["weight"][0] = float("nan")
     config.probe.write_text(json.dumps(content))
-    with pytest.raises(HiProbeError, match="scores are not finite, the first in 'video-02'"):
+    with pytest.raises(HiProbeError, match=r"probe\.json: not a whole probe: .*weight is nan"):
         run_evaluate(config)
 
 
