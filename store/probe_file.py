@@ -99,14 +99,15 @@ class Probe:
         found = content.get("schema") if isinstance(content, dict) else None
         if found != PROBE_SCHEMA:
             raise HiProbeError(
-                f"{path}: expected a probe with schema {PROBE_SCHEMA!r}, got {str(found)[:60]!r}. "
+                f"{path}: expected a probe with schema {PROBE_SCHEMA!r}, got {repr(found)[:60]}. "
                 "Make it again with `hiprobe probe`."
             )
         try:
             return cls(**_checked(content))
         except (ValueError, HiProbeError) as error:
+            what = str(error).removesuffix(": make it again.")
             raise HiProbeError(
-                f"{path}: not a whole probe: {error}. Make it again with `hiprobe probe`."
+                f"{path}: not a whole probe: {what}. Make it again with `hiprobe probe`."
             ) from error
 
 

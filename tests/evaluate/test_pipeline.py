@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
 from hiprobe.evaluate.report import render_results
-from hiprobe.evaluate.test_set import Convention
+from hiprobe.evaluate.test_set import Convention, TestSet
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
 from hiprobe.store import (
     FeatureStore,
@@ -220,10 +220,18 @@ def test_videos_that_a_manifest_leaves_out_are_said(config, tmp_path):
 
 
 def test_scores_that_are_no_numbers_are_refused(config):
+    test = TestSet.of_store(FeatureStore.open(config.store))
+    scores = np.zeros(len(test.is_evaluated))
+    scores[0] = np.nan
+    with pytest.raises(HiProbeError, match="scores are not finite, the first in 'video-02'"):
+        test.score(scores)
+
+
+def test_a_probe_of_what_is_no_number_is_refused(config):
     content = json.loads(config.probe.read_text())
     content["scorer"]["weight"][0] = float("nan")
     config.probe.write_text(json.dumps(content))
-    with pytest.raises(HiProbeError, match="scores are not finite, the first in 'video-02'"):
+    with pytest.raises(HiProbeError, match=r"probe\.json: not a whole probe: .*weight is nan"):
         run_evaluate(config)
 
 
