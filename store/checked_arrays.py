@@ -88,14 +88,14 @@ class CheckedArrays:
         Raises
         ------
         ValueError
-            It is another one.
+            It is another one, or missing: Zarr would read it as black pictures.
         """
-        known = {line.thumbnail for line in self._index.lines(video, block)}
-        if not known or "" in known:
-            return
         file = self.thumbnail_shard(video, block)
-        if shards.shard_digest(file) not in known:
-            raise ValueError(f"{file} holds another block than the journals say, or is missing")
+        if not file.exists():
+            raise ValueError(f"{file} is missing")
+        known = {line.thumbnail for line in self._index.lines(video, block)}
+        if known and "" not in known and shards.shard_digest(file) not in known:
+            raise ValueError(f"{file} holds another block than the journals say")
 
     def thumbnail_shard(self, video: int, block: int) -> Path:
         """The file of a block's pictures."""

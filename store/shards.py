@@ -126,11 +126,8 @@ def chunk_checksums(path: Path, num_layers: int) -> str:
 
 
 def shard_digest(path: Path) -> str:
-    """Digest of a whole shard, as the journal has it; "" for one that is not there."""
-    try:
-        return digest_of(read_plain(path, MAX_SHARD_BYTES))
-    except FileNotFoundError:
-        return ""
+    """Digest of a whole shard, as the journal has it."""
+    return digest_of(read_plain(path, MAX_SHARD_BYTES))
 
 
 def _read_chunk(

@@ -8,9 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from hiprobe.store import DONE, PlannedVideo, StoreWriter, VideoRecord
 from hiprobe.store.journal import encode, read_journal
+
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("hiprobe", deadline=None)
+settings.load_profile("hiprobe")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

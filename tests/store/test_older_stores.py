@@ -90,3 +90,9 @@ def test_a_damaged_one_is_not_sealed(old):
     with pytest.raises(StoreError, match="not sealed"):
         seal_digests(old)
     assert verify(old).notes
+
+
+def test_missing_pictures_of_one_are_not_black(old):
+    (old / "thumbnail/c/0/0/0/0").unlink()
+    with pytest.raises(StoreError, match="is missing"):
+        FeatureStore.open(old).thumbnails("one")
