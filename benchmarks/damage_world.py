@@ -101,7 +101,7 @@ def _plan(name: str, count: int, seed: int) -> PlannedVideo:
         split="train" if name in ("long", "exact", "two", "cut") else "test",
         label="anomalous" if is_anomalous else "normal",
         category="Fire" if is_anomalous else "",
-        annotations=((3 + seed, 20 + seed),) if is_anomalous else (),
+        annotations=((seed % 4, 16 + seed % 5),) if is_anomalous else (),
     )
     ranges = [(start * 24, start * 24 + 24) for start in range(count)]
     return PlannedVideo(record, count * 24, 25.0, ranges)

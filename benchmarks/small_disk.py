@@ -47,6 +47,8 @@ class SmallDisk:
         self._max_file_bytes: int | None = None
 
     def __enter__(self) -> Self:
+        # Ended from outside (`timeout` does so), it has to be unmounted all the same.
+        signal.signal(signal.SIGTERM, _end)
         self.path.mkdir()
         mounting = ["mount", "-t", "tmpfs", "-o", ",".join(ROOMY), "none", str(self.path)]
         # As another user, or in a container, it is refused.
@@ -114,6 +116,7 @@ class SmallDisk:
 
     def _be_hiprobe(self, arguments: list[str], log: Path) -> None:
         code = 1
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         try:
             descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(descriptor, 1)
@@ -139,3 +142,7 @@ class SmallDisk:
     def _remount(self, options: list[str]) -> None:
         command = ["mount", "-o", ",".join(["remount", *options]), str(self.path)]
         subprocess.run(command, check=True)
+
+
+def _end(number: int, frame: object) -> None:
+    sys.exit(128 + number)
