@@ -38,6 +38,9 @@ def info(store: options.StorePath) -> None:
 
 def verify(
     store: options.StorePath,
+    seal: Annotated[
+        bool, typer.Option("--seal", help="Give an older store the digests that it lacks.")
+    ] = False,
     parity: Annotated[
         int, typer.Option(min=0, help="Compute so many segments again with the model, one by one.")
     ] = 0,
@@ -67,6 +70,13 @@ def verify(
             f"{store}: damaged, see above. Restore the named files from a copy, or extract the "
             "named videos to another store."
         )
+    for note in found.notes:
+        say(note)
+    if seal:
+        from hiprobe.store.verify import seal_digests
+
+        num_blocks = seal_digests(store)
+        say(f"{store}: sealed: {num_blocks} blocks and the index have digests now")
     if parity:
         _certify(store, parity, model, device, seed)
 

@@ -52,6 +52,7 @@ def sweep(
     ] = "0.2",
     labels: options.Labels = "video",
     samples_per_video: options.SamplesPerVideo = 1,
+    manifest: options.Manifest = None,
     workers: options.Workers = 0,
     scheduler: options.Scheduler = None,
 ) -> None:
@@ -70,6 +71,7 @@ def sweep(
         kappas=kappas,
         labels=labels,
         samples_per_video=samples_per_video,
+        manifest=manifest,
     )
     warnings: list[str] = []
     with progress("layers", stays=True) as on_task:

@@ -37,6 +37,7 @@ def table(
     ] = 1,
     l2: options.L2 = DEFAULT_L2,
     kappa: options.Kappa = 0.2,
+    manifest: options.Manifest = None,
     workers: options.Workers = 0,
 ) -> None:
     """Make one of the paper's tables from stores.
@@ -59,6 +60,7 @@ def table(
         num_videos=() if num_videos is None else (num_videos,),
         seeds=tuple(range(repeats)),
         kappas=(kappa,),
+        manifest=manifest,
     )
     with progress("layers", stays=True) as on_task:
         made = TABLES[kind](stores, TableConfig(out, sweep, workers, on_task))

@@ -10,9 +10,7 @@ and configuration, ``conversation.py`` for prompts.
 from __future__ import annotations
 
 import json
-import struct
 import warnings
-from collections import defaultdict
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -21,18 +19,16 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, processors
 from transformers import (
     AutoConfig,
-    AutoTokenizer,
     GotOcr2ImageProcessor,
     InternVLConfig,
     InternVLForConditionalGeneration,
     InternVLProcessor,
     InternVLVideoProcessor,
-    PreTrainedTokenizerFast,
 )
 
+from hiprobe.extract.internvl_tokenizer import load_tokenizer
 from hiprobe.store import ModelError
 
 # What the original configuration classes assume where config.json is silent.
@@ -62,35 +58,39 @@ DECODERS = {
     "LlamaForCausalLM": "llama",
     "Qwen2ForCausalLM": "qwen2",
 }
-# Parts of the original names and of Transformers', replaced one after the other.
-NAMES = (
-    ("vision_model.", "model.vision_tower."),
-    (".class_embedding", ".cls_token"),
-    (".patch_embedding.", ".patch_embeddings.projection."),
-    (".position_embedding", ".position_embeddings"),
-    (".encoder.layers.", ".encoder.layer."),
-    (".norm1.", ".layernorm_before."),
-    (".norm2.", ".layernorm_after."),
-    (".ls1", ".lambda_1"),
-    (".ls2", ".lambda_2"),
-    (".attn.proj.", ".attention.projection_layer."),
-    (".attn.", ".attention."),
-    ("mlp1.0.", "model.multi_modal_projector.layer_norm."),
-    ("mlp1.1.", "model.multi_modal_projector.linear_1."),
-    ("mlp1.3.", "model.multi_modal_projector.linear_2."),
-    ("language_model.output.", "lm_head."),
-    ("language_model.lm_head.", "lm_head."),
-    ("language_model.model.", "model.language_model."),
-    (".tok_embeddings.", ".embed_tokens."),
-    (".attention_norm.", ".input_layernorm."),
-    (".ffn_norm.", ".post_attention_layernorm."),
-    (".attention.wqkv.", ".self_attn.wqkv."),
-    (".attention.wo.", ".self_attn.o_proj."),
-    (".feed_forward.w1.", ".mlp.gate_proj."),
-    (".feed_forward.w2.", ".mlp.down_proj."),
-    (".feed_forward.w3.", ".mlp.up_proj."),
-)
+# Patterns in the original names and what stands there in Transformers', for `from_pretrained`. Each
+# rule goes over what the rules before it left, so `.attn.proj.` has to stand before `.attn.`.
+# What both layouts name alike (`mlp.fc1`, `q_norm`, the layers of Qwen2 and Llama) has no rule.
+NAMES = {
+    # The decoder, InternLM2's with names of its own. Its head lies inside it in the original.
+    r"^language_model\.(?:output|lm_head)\.": "lm_head.",
+    r"^language_model\.model\.": "model.language_model.",
+    r"\.tok_embeddings\.": ".embed_tokens.",
+    r"\.attention_norm\.": ".input_layernorm.",
+    r"\.ffn_norm\.": ".post_attention_layernorm.",
+    r"\.attention\.wo\.": ".self_attn.o_proj.",
+    r"\.feed_forward\.w1\.": ".mlp.gate_proj.",
+    r"\.feed_forward\.w2\.": ".mlp.down_proj.",
+    r"\.feed_forward\.w3\.": ".mlp.up_proj.",
+    # The vision tower, InternViT.
+    r"^vision_model\.": "model.vision_tower.",
+    r"\.class_embedding": ".cls_token",
+    r"\.patch_embedding\.": ".patch_embeddings.projection.",
+    r"\.position_embedding": ".position_embeddings",
+    r"\.encoder\.layers\.": ".encoder.layer.",
+    r"\.norm1\.": ".layernorm_before.",
+    r"\.norm2\.": ".layernorm_after.",
+    r"\.ls1": ".lambda_1",
+    r"\.ls2": ".lambda_2",
+    r"\.attn\.proj\.": ".attention.projection_layer.",
+    r"\.attn\.": ".attention.",
+    # From vision to language; mlp1.2 is the activation.
+    r"^mlp1\.0\.": "model.multi_modal_projector.layer_norm.",
+    r"^mlp1\.1\.": "model.multi_modal_projector.linear_1.",
+    r"^mlp1\.3\.": "model.multi_modal_projector.linear_2.",
+}
 PARTS = ("vision_model", "mlp1", "language_model")
+HEADS = {"language_model.output.weight", "language_model.lm_head.weight"}
 # What ends a message and the system message, by the template's name.
 OLD_SYSTEM = (
     "你是由上海人工智能实验室联合商汤科技开发的书生多模态大模型，英文名叫InternVL, "
@@ -104,11 +104,6 @@ TEMPLATES = {
     "internlm2-chat": ("<|im_end|>", OLD_SYSTEM),
     "Hermes-2": ("<|im_end|>", OLD_SYSTEM),
     "internvl2_5": ("<|im_end|>\n", NEW_SYSTEM),
-}
-VISION_TOKENS = {
-    "start_image_token": "<img>",
-    "end_image_token": "</img>",
-    "context_image_token": "<IMG_CONTEXT>",
 }
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
@@ -159,10 +154,11 @@ def load_internvl_chat(
             None,
             config=_native_config(config, weights, processor, folder),
             state_dict=weights,
+            key_mapping=NAMES,
             dtype="auto" if dtype is None else dtype,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,
             trust_remote_code=False,
+            ignore_mismatched_sizes=True,
             **options,
         )
     except (OSError, ValueError, LookupError, ImportError) as error:
@@ -179,6 +175,7 @@ def load_internvl_chat(
 
 
 def _find_folder(model: str, revision: str | None) -> Path:
+    """Folder of the files, downloaded for a hub id; of two forms of the weights, one."""
     if Path(model).is_dir():
         return Path(model)
     patterns = ["*.json", "*.txt", "tokenizer.model", "*.safetensors"]
@@ -195,6 +192,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _check_supported(where: str, config: dict[str, Any]) -> None:
     """Refuse what Transformers' InternVL would compute differently, or not at all."""
     vision = _vision_settings(config)
+    # Transformers' norms of queries and keys have this epsilon, whatever the configuration says.
     qk_norm_eps = vision["layer_norm_eps"] if vision["qk_normalization"] else 1e-6
     for name, got, supported in (
         ("ps_version (the order of the pixel shuffle)", config.get("ps_version", "v1"), ["v2"]),
@@ -212,11 +210,13 @@ def _check_supported(where: str, config: dict[str, Any]) -> None:
 
 
 def _vision_settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Read what the vision tower is built from, filled up with the original's defaults."""
     given = config["vision_config"]
     return {name: given.get(name, default) for name, default in VISION_DEFAULTS.items()}
 
 
 def _check_weights(model: str, loading: dict[str, Any]) -> None:
+    """Refuse weights that `from_pretrained` would have invented, reshaped or dropped."""
     mismatched = {name for name, *_ in loading["mismatched_keys"]}
     for problem, names in (
         ("lacks", loading["missing_keys"] - mismatched),
@@ -237,9 +237,23 @@ def _native_config(
     processor: InternVLProcessor,
     folder: Path,
 ) -> InternVLConfig:
+    """Say in Transformers' words what the original configuration says.
+
+    Parameters
+    ----------
+    config : dict
+        The whole config.json.
+    weights : dict of str to torch.Tensor
+        By original names; only whether the head is among them counts.
+    processor : InternVLProcessor
+        Knows the image token and how many of them a frame becomes.
+    folder : Path
+        Of the files; in the hub's cache its name is the revision.
+    """
     vision = _vision_settings(config)
     bias, qk_norm = vision.pop("qkv_bias"), vision.pop("qk_normalization")
-    tied = bool(config["llm_config"].get("tie_word_embeddings")) and "lm_head.weight" not in weights
+    # A head that is stored counts, whatever the configuration says.
+    tied = bool(config["llm_config"].get("tie_word_embeddings")) and not HEADS & weights.keys()
     native = InternVLConfig(
         vision_config=vision | {"attention_bias": bias, "use_qk_norm": qk_norm},
         text_config=_text_config(config["llm_config"], tied),
@@ -250,6 +264,7 @@ def _native_config(
         tie_word_embeddings=tied,
         dtype=config.get("torch_dtype") or config.get("dtype"),
     )
+    # Transformers sets it when it downloads; the store records it as the model's revision.
     native._commit_hash = folder.name if folder.parent.name == "snapshots" else None
     return native
 
@@ -272,7 +287,10 @@ def _text_config(llm: dict[str, Any], tied: bool) -> Any:
 
 
 def _read_weights(folder: Path, llm: dict[str, Any]) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """Read all shards by native names; what no conversion touches stays mapped from its file.
+    """Read all shards, packed tensors taken apart; all others stay mapped from their files.
+
+    `from_pretrained` could read them too, but says of a damaged shard neither which it is nor that
+    it is damaged.
 
     Returns
     -------
@@ -287,11 +305,12 @@ def _read_weights(folder: Path, llm: dict[str, Any]) -> tuple[dict[str, torch.Te
             if (part := name.split(".")[0]) not in PARTS:
                 ignored.add(part)
             elif not name.endswith("rotary_emb.inv_freq"):
-                weights.update(_unpacked(_native_name(name), tensor, llm))
+                weights.update(_unpacked(name, tensor, llm))
     return weights, sorted(ignored)
 
 
 def _weight_files(folder: Path) -> list[Path]:
+    """Shards or the only file; safetensors first, as Transformers does."""
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (index := folder / f"{name}.index.json").exists():
             return sorted({folder / shard for shard in _read_json(index)["weight_map"].values()})
@@ -301,6 +320,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def _read_shard(path: Path) -> dict[str, torch.Tensor]:
+    """Map a shard's tensors into memory by their original names."""
     try:
         if path.suffix == ".bin":
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -309,29 +329,28 @@ def _read_shard(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path.name} is damaged: {error}") from error
 
 
-def _native_name(name: str) -> str:
-    for original, native in NAMES:
-        name = name.replace(original, native)
-    return name
-
-
 def _unpacked(name: str, tensor: torch.Tensor, llm: dict[str, Any]) -> dict[str, torch.Tensor]:
     """Take packed queries, keys and values apart, weights as well as biases.
 
     The vision tower's rows are all queries, keys, values. InternLM2's are grouped by key-value
     head: the queries that share it, its key, its value (`InternLM2Attention.forward`).
+
+    Transformers' `WeightConverter` gives the same, in more lines: `from_pretrained` takes none;
+    they are registered for the whole process, in Transformers 5.0 only by model type, in place of
+    the rules for every "internvl"; and InternLM2's order needs an operation of its own.
     """
-    if ".attention.qkv." in name:
-        packed, parts = "qkv", tensor.chunk(3)
-    elif ".self_attn.wqkv." in name:
+    if ".attn.qkv." in name:
+        packed, native, parts = ".attn.qkv.", "attn", tensor.chunk(3)
+    elif ".attention.wqkv." in name:
         num_groups = llm.get("num_key_value_heads") or llm["num_attention_heads"]
         num_rows = llm["num_attention_heads"] // num_groups + 2
         groups = tensor.unflatten(0, (num_groups, num_rows, -1))
         queries, keys, values = groups.split([num_rows - 2, 1, 1], dim=1)
-        packed, parts = "wqkv", tuple(part.flatten(0, 2) for part in (queries, keys, values))
+        packed, native = ".attention.wqkv.", "self_attn"
+        parts = tuple(part.flatten(0, 2) for part in (queries, keys, values))
     else:
         return {name: tensor}
-    names = [name.replace(f".{packed}.", f".{letter}_proj.") for letter in "qkv"]
+    names = [name.replace(packed, f".{native}.{letter}_proj.") for letter in "qkv"]
     return dict(zip(names, parts, strict=True))
 
 
@@ -343,11 +362,12 @@ def _build_processor(folder: Path, config: dict[str, Any]) -> InternVLProcessor:
     """
     vision = _vision_settings(config)
     pixels = config.get("force_image_size") or vision["image_size"]
+    # The pixel shuffle makes one token of 1 / downsample_ratio² patches.
     num_tokens = (pixels // vision["patch_size"]) ** 2 * config.get("downsample_ratio", 0.5) ** 2
     size = {"height": pixels, "width": pixels}
     return InternVLProcessor(
         GotOcr2ImageProcessor(size=size, **IMAGENET),
-        _load_tokenizer(folder),
+        load_tokenizer(folder),
         InternVLVideoProcessor(size=size, **IMAGENET),
         image_seq_length=int(num_tokens),
         chat_template=_chat_template(config),
@@ -370,120 +390,3 @@ def _chat_template(config: dict[str, Any]) -> str:
         "{% endfor %}{% endif %}{{ " + end + " }}{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
-
-
-def _load_tokenizer(folder: Path) -> Any:
-    """Load the tokenizer and make sure that every added token has kept its id."""
-    settings = _read_json(folder / "tokenizer_config.json")
-    added = _added_tokens(folder, settings)
-    if not settings.get("tokenizer_class", "").startswith("InternLM2"):
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    elif (folder / "tokenizer.json").exists():
-        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, trust_remote_code=False)
-    else:
-        start = "<s> " if settings.get("add_bos_token", True) else ""
-        tokenizer = _internlm2_tokenizer(folder / "tokenizer.model", added, start)
-    vocabulary = tokenizer.get_vocab()
-    for index, token in added.items():
-        if (got := vocabulary.get(token.content)) != index:
-            raise ValueError(f"the tokenizer gives {token.content} the id {got}, not {index}")
-    if missing := {"<|im_start|>", "<|im_end|>", *VISION_TOKENS.values()} - set(vocabulary):
-        raise ValueError(f"the tokenizer has no token {min(missing)}")
-    for name, content in VISION_TOKENS.items():
-        setattr(tokenizer, name, content)
-        setattr(tokenizer, f"{name}_id", vocabulary[content])
-    tokenizer.video_token = "<video>"  # a placeholder in the text; it never becomes an id
-    return tokenizer
-
-
-def _added_tokens(folder: Path, settings: dict[str, Any]) -> dict[int, AddedToken]:
-    path = folder / "added_tokens.json"
-    listed = _read_json(path) if path.exists() else {}
-    tokens = {
-        index: AddedToken(content, normalized=False, special=True)
-        for content, index in listed.items()
-    }
-    described = settings.get("added_tokens_decoder") or {}
-    tokens |= {int(index): AddedToken(**token) for index, token in described.items()}
-    return dict(sorted(tokens.items()))
-
-
-def _internlm2_tokenizer(
-    path: Path, added: dict[int, AddedToken], start: str
-) -> PreTrainedTokenizerFast:
-    """Build the repository's `InternLM2Tokenizer` from its SentencePiece model."""
-    model = _protobuf(path.read_bytes())
-    vocabulary, merges = _sentencepiece_bpe(model, added)
-    tokenizer = Tokenizer(
-        models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
-    )
-    tokenizer.normalizer, tokenizer.decoder = _sentencepiece_text(_protobuf(model[3][0]))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{start}$A", pair=f"{start}$A $B", special_tokens=[("<s>", vocabulary["<s>"])]
-    )
-    tokenizer.add_tokens(list(added.values()))
-    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "</s>"}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
-
-
-def _sentencepiece_bpe(
-    model: dict[int, list[Any]], added: dict[int, AddedToken]
-) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Read vocabulary and merges; of all pairs, the one with the best-scored result merges first.
-
-    An added token whose id the model has already takes that piece's place: ``<|im_start|>`` is
-    the model's ``[UNUSED_TOKEN_146]``.
-    """
-    if _protobuf(model[2][0])[3] != [2]:
-        raise ValueError("tokenizer.model is no SentencePiece model of the kind BPE")
-    vocabulary, scores = {}, {}
-    for index, field in enumerate(map(_protobuf, model[1])):
-        piece = added[index].content if index in added else field[1][0].decode()
-        vocabulary[piece] = index
-        if (field[3] or [1])[0] in {1, 4}:  # normal and user-defined pieces: no byte, no <s>
-            scores[piece] = struct.unpack("<f", field[2][0])[0] if field[2] else 0.0
-    merges = [
-        (piece[:cut], piece[cut:])
-        for piece in sorted(scores, key=lambda piece: -scores[piece])
-        for cut in range(len(piece) - 1, 0, -1)
-        if piece[:cut] in vocabulary and piece[cut:] in vocabulary
-    ]
-    return vocabulary, merges
-
-
-def _sentencepiece_text(spec: dict[int, list[Any]]) -> tuple[Any, Any]:
-    """Make the normaliser and the decoder of a SentencePiece ``NormalizerSpec``."""
-    steps: list[Any] = [normalizers.Precompiled(rules) for rules in spec[2] if rules]
-    undo: list[Any] = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
-    if (spec[4] or [1])[0]:  # remove_extra_whitespaces
-        steps += [normalizers.Replace(Regex(r"\A +| +\z| +(?= )"), "")]
-    if (spec[3] or [1])[0]:  # add_dummy_prefix
-        steps.append(normalizers.Prepend("▁"))
-        undo.append(decoders.Strip(" ", left=1))
-    steps.append(normalizers.Replace(" ", "▁"))
-    return normalizers.Sequence(steps), decoders.Sequence(undo)
-
-
-def _protobuf(data: bytes) -> dict[int, list[Any]]:
-    """Read a protobuf message: values by field number, integers as such, the rest as bytes."""
-    fields: dict[int, list[Any]] = defaultdict(list)
-    value: int | bytes
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        if (kind := key & 7) == 0:
-            value, at = _varint(data, at)
-        else:
-            size, at = ({1: 8, 5: 4}[kind], at) if kind != 2 else _varint(data, at)
-            value, at = data[at : at + size], at + size
-        fields[key >> 3].append(value)
-    return fields
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """Read a protobuf integer: 7 bits a byte, the lowest first. Returns it and what follows."""
-    value = shift = 0
-    while data[at] > 127:
-        value |= (data[at] & 127) << shift
-        at, shift = at + 1, shift + 7
-    return value | data[at] << shift, at + 1

@@ -37,9 +37,8 @@ from hiprobe.store import (
     VideoRecord,
     file_digest,
 )
-from hiprobe.store.index import read_index
+from hiprobe.store.opened import OpenedStore
 from hiprobe.store.provenance import Provenance, Purpose, segment_frames_attribute
-from hiprobe.store.schema import open_group
 
 LIBRARIES = ("hiprobe", "torch", "transformers", "torchvision", "av", "zarr", "numpy")
 
@@ -165,7 +164,7 @@ def dry_run(config: ExtractConfig) -> DryRun:
     """Say what `extract` would do, without writing anything; times the model on one batch."""
     records, done, failures = read_records(config), set(), {}
     if (config.store / "zarr.json").exists():
-        index = read_index(config.store, open_group(config.store))
+        index = OpenedStore(config.store).index
         done = {name for name, at in index.positions().items() if index.status(at) != PENDING}
         changed = find_changed(index, select(records, config))
         if config.replace_changed:

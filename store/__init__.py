@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hiprobe.store.block_writer import BlockWriter
     from hiprobe.store.errors import (
         HiProbeError,
         ManifestError,
@@ -39,9 +40,10 @@ if TYPE_CHECKING:
         SCHEMA_VERSION,
     )
     from hiprobe.store.video_file import FileIdentity
-    from hiprobe.store.writer import BlockWriter, StoreWriter
+    from hiprobe.store.writer import StoreWriter
 
 _NAMES = {
+    "block_writer": ("BlockWriter",),
     "errors": (
         "HiProbeError",
         "ManifestError",
@@ -64,7 +66,7 @@ _NAMES = {
     "row_plan": ("PlannedVideo",),
     "schema": ("DONE", "FAILED", "LAYER_CONVENTION", "PENDING", "REPLACED", "SCHEMA_VERSION"),
     "video_file": ("FileIdentity",),
-    "writer": ("BlockWriter", "StoreWriter"),
+    "writer": ("StoreWriter",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -5,63 +5,115 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import zarr
 
-from hiprobe.store import schema, shards
+from hiprobe.store import shards
 from hiprobe.store.errors import StoreError
+from hiprobe.store.index import StoreIndex
 
 
 class CheckedArrays:
-    """The arrays `hidden_states` and `thumbnail` of a store, by positions and row numbers."""
+    """The arrays `hidden_states` and `thumbnail` of a store, by videos and positions.
 
-    def __init__(self, path: Path, group: zarr.Group) -> None:
+    Parameters
+    ----------
+    path : Path
+        The store's folder.
+    index : StoreIndex
+    row_block : int
+    states, thumbnails : zarr.Array
+        `thumbnails` is None where the store keeps none.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        index: StoreIndex,
+        row_block: int,
+        states: zarr.Array,
+        thumbnails: zarr.Array | None,
+    ) -> None:
         self._path = path
-        self._group = group
-        self.states = self._array("hidden_states")
-
-    def layer(self, position: int, row_slices: Sequence[slice]) -> np.ndarray:
-        """Read one layer of some videos' rows: (row, feature) float32."""
-        num_layers, _, num_features = self.states.shape
+        self._index = index
+        self._row_block = row_block
+        self.states = states
+        self._thumbnails = thumbnails
         # A store that another program wrote may have other codecs: Zarr reads whatever it knows.
-        if not shards.can_read(self.states):
-            parts = [self.video(rows, slice(position, position + 1))[0] for rows in row_slices]
-            return np.concatenate([np.empty((0, num_features), np.float32), *parts])
-        shape = (num_layers, self.states.shards[1], num_features)  # type: ignore[index]
-        try:
-            return shards.read_layer(self._path / "hidden_states", shape, position, row_slices)
-        except (ValueError, RuntimeError) as error:
-            raise self._damaged(f"in its states: {error}") from error
+        self.is_own_layout = shards.can_read(states)
 
-    def video(self, rows: slice, layers: slice = slice(None)) -> np.ndarray:
-        """Read some layers of one video's rows: (layer, row, feature) float32."""
-        with self._damage_as_error(rows):
-            return np.asarray(self.states[layers, rows])
+    def read(self, positions: Sequence[int], videos: Sequence[int]) -> np.ndarray:
+        """Read some layers of some videos: (layer, row, feature) float32."""
+        known = [one for video in videos for one in self._index.checksums(video)]
+        return self.read_rows(positions, [*map(self._index.video_rows, videos)], known)
 
-    def thumbnails(self, rows: slice, segments: Sequence[int] | None) -> np.ndarray:
-        """Read some pictures, or all, of one video's rows: (segment, y, x, 3) uint8."""
+    def read_rows(
+        self,
+        positions: Sequence[int],
+        rows: Sequence[slice],
+        checksums: Sequence[tuple[str, ...]],
+    ) -> np.ndarray:
+        """Read some layers of some rows, as `shards.read_states` does."""
+        num_layers, _, num_features = self.states.shape
+        with self._damage("in its states: "):
+            if not self.is_own_layout:
+                chosen = slice(positions[0], positions[-1] + 1)  # one, or all
+                parts = [np.asarray(self.states[chosen, own]) for own in rows]
+                return np.concatenate(
+                    [np.empty((len(positions), 0, num_features), np.float32), *parts], axis=1
+                )
+            shape = (num_layers, self._row_block, num_features)
+            folder = self._path / "hidden_states"
+            return shards.read_states(folder, shape, positions, rows, checksums)
+
+    def states_shard(self, row: int) -> Path:
+        """The file of the states of a row."""
+        return self._path / f"hidden_states/c/0/{row // self._row_block}/0"
+
+    def thumbnails(self, video: int, segments: Sequence[int] | None) -> np.ndarray:
+        """Read some pictures, or all, of one video: (segment, y, x, 3) uint8."""
+        assert self._thumbnails is not None
+        rows = self._index.video_rows(video)
         numbers = np.arange(rows.start, rows.stop)
         chosen = numbers if segments is None else numbers[list(segments)]
-        with self._damage_as_error(rows):
-            return np.asarray(self._array(schema.THUMBNAIL).oindex[chosen])
+        with self._damage(f"at rows {rows.start}:{rows.stop}: "):
+            for number in {*((chosen - rows.start) // self._row_block).tolist()}:
+                self.check_thumbnail_shard(video, number)
+            return np.asarray(self._thumbnails.oindex[chosen])
+
+    def check_thumbnail_shard(self, video: int, block: int) -> None:
+        """Compare a shard of pictures with the journals.
+
+        Raises
+        ------
+        ValueError
+            It is another one, or missing: Zarr would read it as black pictures.
+        """
+        file = self.thumbnail_shard(video, block)
+        if not file.exists():
+            raise ValueError(f"{file} is missing")
+        known = {line.thumbnail for line in self._index.lines(video, block)}
+        if known and "" not in known and shards.shard_digest(file) not in known:
+            raise ValueError(f"{file} holds another block than the journals say")
+
+    def thumbnail_shard(self, video: int, block: int) -> Path:
+        """The file of a block's pictures."""
+        number = self._index.video_rows(video).start // self._row_block + block
+        return self._path / f"thumbnail/c/{number}/0/0/0"
 
     @contextmanager
-    def _damage_as_error(self, rows: slice) -> Iterator[None]:
+    def _damage(self, where: str) -> Iterator[None]:
         """Say of a failed checksum where it is: Zarr's and Blosc's own messages do not."""
         try:
             yield
-        except (ValueError, RuntimeError) as error:
-            raise self._damaged(f"at rows {rows.start}:{rows.stop}: {error}") from error
-
-    def _damaged(self, what: str) -> StoreError:
-        return StoreError(
-            f"{self._path}: damaged {what}. "
-            "Extract these videos again, or restore the folder from a copy."
-        )
-
-    def _array(self, name: str) -> zarr.Array[Any]:
-        array = self._group[name]
-        assert isinstance(array, zarr.Array)
-        return array
+        except MemoryError as error:
+            raise StoreError(
+                f"{self._path}: this does not fit into memory. Read fewer videos at once: "
+                "`iter_layer` reads a layer in parts."
+            ) from error
+        except (ValueError, RuntimeError, OSError, TypeError) as error:
+            raise StoreError(
+                f"{self._path}: damaged {where}{error}. "
+                "Extract these videos again, or restore the folder from a copy."
+            ) from error

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import zarr
 
 from hiprobe.store.errors import StoreError
-from hiprobe.store.journal import read_journal
+from hiprobe.store.journal_log import Block, Gained
 from hiprobe.store.manifest import parse_annotations
-from hiprobe.store.schema import DONE, INDEX_ARRAYS, JOURNAL, REPLACED
+from hiprobe.store.schema import DONE, REPLACED
 from hiprobe.store.video_file import FileIdentity
 
 TEXT_COLUMNS = ("path", "split", "label", "category")
 OUTCOME_COLUMNS = ("num_frames", "fps", "num_segments", "status", "error")
+CRC_DIGITS = 8
 SEGMENT_COLUMNS = ("segment", "start_frame", "stop_frame")
 
 
@@ -31,14 +32,27 @@ class StoreIndex:
         The arrays along ``video``, by name; kept and changed.
     rows : dict of str to (row,) array
         The arrays along ``row``, by name, padding rows included; kept and changed.
+    row_block, num_layers : int
+    path : Path
+        The store's, for messages.
     """
 
-    def __init__(self, videos: dict[str, np.ndarray], rows: dict[str, np.ndarray]) -> None:
+    def __init__(
+        self,
+        videos: dict[str, np.ndarray],
+        rows: dict[str, np.ndarray],
+        row_block: int,
+        num_layers: int,
+        path: Path,
+    ) -> None:
         self._videos = videos
         self._rows = rows
-        # A set, not a count: a block that was written twice, by two workers that had the video one
-        # after the other, has two lines in the journals.
-        self._committed: defaultdict[int, set[int]] = defaultdict(set)
+        self._row_block = row_block
+        self._num_layers = num_layers
+        self._path = path
+        # By block: a block that was written twice, by two workers that had the video one after the
+        # other, has two lines in the journals, and either may be what is there.
+        self._committed: defaultdict[int, dict[int, tuple[Block, ...]]] = defaultdict(dict)
 
     @property
     def num_videos(self) -> int:
@@ -50,8 +64,12 @@ class StoreIndex:
         """Rows in the plan, padding included."""
         return len(self._rows["video"])
 
-    def positions(self) -> dict[str, int]:
+    def positions(self) -> Mapping[str, int]:
         """Position of each video by its id; of a video that was planned again, the last."""
+        return self._positions
+
+    @cached_property
+    def _positions(self) -> Mapping[str, int]:
         return {video_id: i for i, video_id in enumerate(self._videos["video_id"])}
 
     def video_id(self, video: int) -> str:
@@ -97,8 +115,11 @@ class StoreIndex:
 
     def real_rows(self) -> np.ndarray:
         """Numbers of all finished videos' rows, ascending: (segment,) int64."""
-        slices = [self.video_rows(video) for video in self.done_videos()]
-        return np.concatenate([np.arange(0), *(np.arange(s.start, s.stop) for s in slices)])
+        done = self._videos["status"] == DONE
+        counts = self._videos["num_segments"][done].astype(np.int64)
+        first = self._videos["first_row"][done]
+        within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return np.repeat(first, counts) + within
 
     def committed(self, video: int) -> int:
         """Number of a video's committed blocks; blocks are written in order: the first ones."""
@@ -108,27 +129,96 @@ class StoreIndex:
         """Whether a journal says that this block of a video is on the disk."""
         return block in self._committed.get(video, ())
 
-    def commit(self, video: int, block: int) -> None:
+    def lines(self, video: int, block: int) -> tuple[Block, ...]:
+        """What the journals say of a block: any one of it may be what is on the disk."""
+        return self._committed.get(video, {}).get(block, ())
+
+    def checksums(self, video: int) -> list[tuple[str, ...]]:
+        """For each block of a video's real rows, what its layers' checksums may be."""
+        num_blocks = -(-self.num_segments(video) // self._row_block)
+        return [tuple(line.crc for line in self.lines(video, block)) for block in range(num_blocks)]
+
+    def is_committed_shard(self, number: int) -> bool:
+        """Whether the shard of this number in the arrays holds a committed block."""
+        row = number * self._row_block
+        if not row < self.num_rows or (video := int(self._rows["video"][row])) < 0:
+            return False
+        return self.is_committed(video, int(self._rows["segment"][row]) // self._row_block)
+
+    def commit(self, line: Block) -> None:
         """Apply a journal's ``block`` entry."""
-        self._committed[video].add(block)
+        of_video = self._committed[line.video]
+        known = of_video.get(line.block, ())
+        if line.crc:
+            # One from before there were checksums says no more than this one.
+            known = tuple(one for one in known if one.crc and one != line)
+        elif known:
+            return
+        of_video[line.block] = (*known, line)
 
     def finish(self, video: int, entry: Mapping[str, Any]) -> None:
         """Apply a journal's ``video`` entry: the video is done, has failed, or is set aside."""
+        self._finish({video: entry})
+
+    def apply(self, gained: Gained) -> None:
+        """Apply what the journals gained.
+
+        Raises
+        ------
+        StoreError
+            They are of another plan.
+        """
+        named = [*(line.video for line in gained.blocks), *gained.outcomes]
+        if named and max(named) >= self.num_videos:
+            raise StoreError(
+                f"{self._path}: damaged: the journal names video {max(named)}, the store has "
+                f"{self.num_videos}. If it is a copy of a store that was being written, copy it "
+                "again; else restore it from a copy."
+            )
+        for line in gained.blocks:
+            if line.block >= self._num_blocks[line.video] or (
+                line.crc and len(line.crc) != CRC_DIGITS * self._num_layers
+            ):
+                raise StoreError(
+                    f"{self._path}: damaged: the journal has block {line.block} of video "
+                    f"{line.video} with checksums {line.crc[:40]!r}, which the plan does not have. "
+                    "Restore the store's folder from a copy."
+                )
+            self.commit(line)
+        self._finish(gained.outcomes)
+
+    @cached_property
+    def _num_blocks(self) -> list[int]:
+        """Blocks of each video as planned."""
+        owners = self._rows["video"]
+        segments = np.bincount(owners[owners >= 0], minlength=self.num_videos)
+        return (-(-segments // self._row_block)).tolist()
+
+    def _finish(self, outcomes: Mapping[int, Mapping[str, Any]]) -> None:
+        """Apply outcomes, all at once: there may be many."""
         # Applied whenever a store is opened, and again when the writer of this process commits, so
         # doing it twice must give the same.
+        videos = np.fromiter(outcomes, dtype=np.int64, count=len(outcomes))
         for name in ("status", "error", "num_frames", "fps"):
-            self._videos[name][video] = entry[name]
-        rows, num_frames = self.video_rows(video), entry["num_frames"]
-        if entry["status"] != DONE:
-            # It may have been done before, and is set aside now.
-            self._rows["valid"][rows] = False
-            return
-        stop_frame = self._rows["stop_frame"][rows]
-        np.minimum(stop_frame, num_frames, out=stop_frame)
+            column = self._videos[name]
+            column[videos] = np.array(
+                [entry[name] for entry in outcomes.values()], dtype=column.dtype
+            )
+        is_done = self._videos["status"][videos] == DONE
+        # It may have been done before, and is set aside now.
+        for video in videos[~is_done]:
+            self._rows["valid"][self.video_rows(int(video))] = False
+        done = videos[is_done]
+        counts = self._videos["num_segments"][done].astype(np.int64)
+        of = np.repeat(np.arange(len(done)), counts)
+        rows = self._videos["first_row"][done][of] + np.arange(len(of))
+        rows -= (np.cumsum(counts) - counts)[of]
+        limit = self._videos["num_frames"][done][of]
+        stop_frame, start_frame = self._rows["stop_frame"], self._rows["start_frame"][rows]
+        stop_frame[rows] = np.minimum(stop_frame[rows], limit)
         # Fewer frames decoded than the container promised: rows without a frame stay invalid.
-        num_segments = int(np.count_nonzero(self._rows["start_frame"][rows] < num_frames))
-        self._rows["valid"][rows] = np.arange(rows.stop - rows.start) < num_segments
-        self._videos["num_segments"][video] = num_segments
+        self._rows["valid"][rows] = start_frame < limit
+        self._videos["num_segments"][done] = np.bincount(of[start_frame < limit], None, len(done))
 
     def video_table(self) -> pd.DataFrame:
         """One row a video that is not replaced, indexed by ``video_id``; see `FeatureStore`."""
@@ -136,7 +226,12 @@ class StoreIndex:
             {name: self._videos[name] for name in (*TEXT_COLUMNS, *OUTCOME_COLUMNS)},
             index=pd.Index(self._videos["video_id"], name="video_id"),
         )
-        table["annotations"] = [*map(parse_annotations, self._videos["annotations"])]
+        try:
+            table["annotations"] = [*map(parse_annotations, self._videos["annotations"])]
+        except ValueError as error:
+            raise StoreError(
+                f"{self._path / 'annotations'}: damaged: {error}. Restore it from a copy."
+            ) from error
         return table[table["status"] != REPLACED]
 
     def segment_table(self) -> pd.DataFrame:
@@ -149,52 +244,3 @@ class StoreIndex:
         """The index arrays that the journals change, by name, as they are to be sealed."""
         yield from ((name, self._videos[name]) for name in OUTCOME_COLUMNS)
         yield from ((name, self._rows[name]) for name in ("valid", "stop_frame"))
-
-
-def read_index(path: Path, group: zarr.Group) -> StoreIndex:
-    """Read a store's index arrays and apply its journals.
-
-    Raises
-    ------
-    StoreError
-        An index array is missing or shorter than the store says, or a journal is of another plan.
-    """
-    index = StoreIndex(
-        _read_arrays(path, group, "video", int(group.attrs["num_videos"])),  # type: ignore[arg-type]
-        _read_arrays(path, group, "row", int(group.attrs["num_rows"])),  # type: ignore[arg-type]
-    )
-    for entry in read_journal(path / JOURNAL):
-        video = entry["video"]
-        if not 0 <= video < index.num_videos:
-            raise StoreError(
-                f"{path}: damaged: the journal names video {video}, the store has "
-                f"{index.num_videos}. If it is a copy of a store that was being written, copy it "
-                "again; else restore it from a copy."
-            )
-        if entry["event"] == "block":
-            index.commit(video, entry["block"])
-        else:
-            index.finish(video, entry)
-    return index
-
-
-def _read_arrays(path: Path, group: zarr.Group, dim: str, length: int) -> dict[str, np.ndarray]:
-    """Read the first `length` entries of index arrays; what lies beyond is no part of the store."""
-    arrays = {}
-    for array in INDEX_ARRAYS:
-        if array.dim != dim:
-            continue
-        if array.name not in group:
-            if not array.is_optional:
-                raise StoreError(f"{path}: damaged: the array {array.name!r} is missing")
-            dtype = object if array.dtype == "string" else array.dtype
-            arrays[array.name] = np.full(length, array.fill_value, dtype=dtype)
-            continue
-        values = np.asarray(group[array.name][:length])  # type: ignore[index]
-        if len(values) != length:
-            raise StoreError(
-                f"{path}: damaged: {array.name!r} has {len(values)} entries, expected {length}"
-            )
-        # Python's own strings, for tables and for keys; copies, as the journal is applied in place.
-        arrays[array.name] = values.astype(object) if values.dtype.kind == "T" else values.copy()
-    return arrays

@@ -10,12 +10,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
-import zarr
 
 from hiprobe.store import lazy, schema
-from hiprobe.store.checked_arrays import CheckedArrays
 from hiprobe.store.errors import StoreError
-from hiprobe.store.index import StoreIndex, read_index
+from hiprobe.store.opened import OpenedStore
 from hiprobe.store.provenance import Provenance
 from hiprobe.store.video_file import FileIdentity
 
@@ -37,12 +35,12 @@ class FeatureStore:
     (46460, 4096)
     """
 
-    def __init__(self, path: Path, group: zarr.Group, index: StoreIndex) -> None:
-        self.path = path
-        self._group = group
-        self._index = index
-        self._done = index.done_videos()
-        self._arrays = CheckedArrays(path, group)
+    def __init__(self, opened: OpenedStore) -> None:
+        self.path = opened.path
+        self._opened = opened
+        self._index = opened.index
+        self._done = opened.index.done_videos()
+        self._arrays = opened.checked_arrays()
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -58,9 +56,7 @@ class FeatureStore:
         StoreError
             No store, another schema version, or damaged.
         """
-        path = Path(path)
-        group = schema.open_group(path)
-        return cls(path, group, read_index(path, group))
+        return cls(OpenedStore(Path(path)))
 
     def __repr__(self) -> str:
         statuses = self.videos["status"].value_counts()
@@ -86,17 +82,17 @@ class FeatureStore:
     @property
     def provenance(self) -> dict[str, Any]:
         """How the states were made: model, weights digest, prompt, keyframes, versions, …."""
-        return dict(self._group.attrs)
+        return self._opened.attributes
 
     @property
     def origin(self) -> Provenance:
         """The provenance as typed fields, to read from and to compare with another's."""
-        return Provenance.of(self._group.attrs, self.num_features)
+        return Provenance.of(self._opened.attributes, self.num_features)
 
-    @cached_property
+    @property
     def layers(self) -> list[int]:
         """The layers kept, ascending; 0 is the embedding output."""
-        return [int(layer) for layer in self._group["layer"][:]]  # type: ignore[index, union-attr, arg-type]
+        return self._opened.layers
 
     def check_layers(self, layers: Iterable[int]) -> None:
         """Refuse layers that are not in the store.
@@ -156,9 +152,9 @@ class FeatureStore:
         """
         position = self._layer_position(layer)
         wanted = self._done if videos is None else self._video_indices(videos)
-        states = self._arrays.layer(position, [*map(self._index.video_rows, wanted)])
+        states = self._arrays.read([position], wanted)
         self._check_present(states, wanted)
-        return states
+        return states[0]
 
     def iter_layer(
         self, layer: int, videos: Iterable[str] | None = None, max_rows: int = 8192
@@ -198,7 +194,7 @@ class FeatureStore:
         (layer, segment, feature) float32
         """
         (video,) = self._video_indices([video_id])
-        states = self._arrays.video(self._index.video_rows(video))
+        states = self._arrays.read(range(len(self.layers)), [video])
         self._check_present(states, [video])
         return states
 
@@ -209,7 +205,7 @@ class FeatureStore:
     @property
     def thumbnail_size(self) -> tuple[int, int] | None:
         """Height and width of the thumbnails in pixels; None where the store keeps none."""
-        return schema.thumbnail_size(self._group)
+        return self._opened.thumbnail_size
 
     def thumbnails(self, video_id: str, segments: Sequence[int] | None = None) -> np.ndarray:
         """Read the thumbnails of one video's segments, or of some of them.
@@ -237,7 +233,7 @@ class FeatureStore:
                 "store, makes one that does."
             )
         (video,) = self._video_indices([video_id])
-        return self._arrays.thumbnails(self._index.video_rows(video), segments)
+        return self._arrays.thumbnails(video, segments)
 
     def dask(self, layer: int) -> Array:
         """One layer as a lazy (segment, feature) Dask array, rows as in `segments`."""
@@ -264,7 +260,7 @@ class FeatureStore:
     @property
     def row_block(self) -> int:
         """Rows of a block: what is read or written at once of a video."""
-        return int(self.provenance["row_block"])
+        return self._opened.row_block
 
     def _lazy_states(self) -> Array:
         return lazy.lazy_states(self._arrays.states, self.row_block)

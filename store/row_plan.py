@@ -53,13 +53,13 @@ def plan_rows(
         for name in ("video", "segment", "start_frame", "stop_frame")
     }
     rows["valid"] = np.zeros(num_rows - first_row, dtype=bool)
-    for offset, (video, start, count) in enumerate(zip(videos, starts, counts, strict=True)):
-        if not count:
-            continue  # it could not be opened: it has an entry, and no rows
-        own = slice(start - first_row, start - first_row + count)
-        rows["video"][own] = first_video + offset
-        rows["segment"][own] = np.arange(count)
-        rows["start_frame"][own], rows["stop_frame"][own] = np.array(video.segments).T
+    # All at once; a video that could not be opened has an entry, and no rows.
+    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    own = np.repeat(starts - first_row, counts) + within
+    rows["video"][own] = np.repeat(np.arange(first_video, first_video + len(videos)), counts)
+    rows["segment"][own] = within
+    ranges = [frames for video in videos for frames in video.segments]
+    rows["start_frame"][own], rows["stop_frame"][own] = np.array(ranges).reshape(-1, 2).T
     columns = {
         **rows,
         "num_frames": np.array([video.num_frames for video in videos], dtype=np.int32),

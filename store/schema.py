@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import zarr
-from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec
+from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
-from hiprobe.store.errors import StoreError
+from hiprobe.store.small_files import SmallFiles
 
 SCHEMA_VERSION = 1
 DEFAULT_ROW_BLOCK = 64
@@ -29,10 +28,15 @@ THUMBNAIL = "thumbnail"  # an array that a store may have
 PENDING, DONE, FAILED = "pending", "done", "failed"
 # A failed video that was planned once more: a later entry of the same id counts instead.
 REPLACED = "replaced"
+STATUSES = (PENDING, DONE, FAILED, REPLACED)
 
 # Index arrays grow by resizing; a fixed chunk keeps them one file each up to these lengths.
 ROW_CHUNK = 65_536
 VIDEO_CHUNK = 4_096
+# Far above what anybody writes, and low enough that a crafted store cannot eat the memory.
+MAX_SHARD_BYTES = 2**32
+MAX_SMALL_CHUNK = 2**22  # entries of a chunk of an index array
+SMALL_COMPRESSORS = (ZstdCodec(), Crc32cCodec())
 
 
 @dataclass(frozen=True)
@@ -77,19 +81,19 @@ INDEX_ARRAYS = (
 
 
 def create(
-    path: Path,
+    files: SmallFiles,
     layers: Sequence[int],
     num_features: int,
     row_block: int,
     provenance: dict[str, Any],
     thumbnail_size: tuple[int, int] | None = None,
-) -> zarr.Group:
-    """Create an empty store of schema version 1.
+) -> None:
+    """Stage an empty store of schema version 1.
 
     Parameters
     ----------
-    path : Path
-        The store's folder; must not hold a Zarr group yet.
+    files : SmallFiles
+        Of a folder without a store.
     layers : sequence of int
         The layers kept, ascending; 0 is the embedding output.
     num_features : int
@@ -110,7 +114,7 @@ def create(
         "num_videos": 0,
         "num_rows": 0,
     }
-    group = zarr.create_group(path, zarr_format=3, attributes=attributes)
+    group = zarr.create_group(files, zarr_format=3, attributes=attributes)
     group.create_array(
         "hidden_states",
         shape=(len(layers), 0, num_features),
@@ -133,15 +137,20 @@ def create(
             compressors=[BloscCodec(cname="zstd", shuffle="noshuffle", typesize=1), Crc32cCodec()],
             dimension_names=("row", "y", "x", "channel"),
         )
-    layer = group.create_array(
-        "layer", shape=(len(layers),), dtype="int16", dimension_names=("layer",)
+    group.create_array(
+        "layer",
+        shape=(len(layers),),
+        dtype="int16",
+        compressors=SMALL_COMPRESSORS,
+        dimension_names=("layer",),
     )
-    layer[:] = list(layers)
+    # A layer 0 alone is the fill value, and would be left out.
+    with zarr.config.set({"array.write_empty_chunks": True}):
+        group["layer"][:] = list(layers)  # type: ignore[index]
     for array in INDEX_ARRAYS:
         create_index_array(group, array)
     # The journal's folder is a Zarr group too, so that no Zarr reader trips over it.
     group.create_group(JOURNAL)
-    return group
 
 
 def create_index_array(group: zarr.Group, array: IndexArray, length: int = 0) -> None:
@@ -150,6 +159,7 @@ def create_index_array(group: zarr.Group, array: IndexArray, length: int = 0) ->
         array.name,
         shape=(length,),
         chunks=(array.chunk,),
+        compressors=SMALL_COMPRESSORS,
         dtype=array.dtype,
         fill_value=array.fill_value,
         dimension_names=(array.dim,),
@@ -168,41 +178,3 @@ def hidden_states_codecs(shard: tuple[int, int, int]) -> ShardingCodec:
         index_codecs=[BytesCodec(endian="little"), Crc32cCodec()],
         index_location="end",
     )
-
-
-def open_group(path: Path, mode: str = "r") -> zarr.Group:
-    """Open a store's Zarr group and check that it is one of this schema version.
-
-    Raises
-    ------
-    StoreError
-        There is no store, it is no hiprobe store, or it is of another schema version.
-    """
-    if not path.exists():
-        raise StoreError(f"{path}: no such store. Make one with `hiprobe extract MANIFEST {path}`.")
-    try:
-        group = zarr.open_group(path, mode=mode, zarr_format=3)  # type: ignore[arg-type]
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        raise StoreError(
-            f"{path}: not a feature store: expected a Zarr v3 group, got "
-            f"{'a file' if path.is_file() else 'a folder without one'}. "
-            "Give the folder that `hiprobe extract` wrote."
-        ) from error
-    version = group.attrs.get("schema_version")
-    if version is None:
-        raise StoreError(f"{path}: a Zarr group, but not a hiprobe store: it has no schema_version")
-    if version != SCHEMA_VERSION:
-        raise StoreError(
-            f"{path}: schema version is {version}, this hiprobe reads {SCHEMA_VERSION}. "
-            "Upgrade hiprobe, or extract again with this version."
-        )
-    return group
-
-
-def thumbnail_size(group: zarr.Group) -> tuple[int, int] | None:
-    """Height and width of a store's thumbnails; None where it keeps none."""
-    if THUMBNAIL not in group:
-        return None
-    array = group[THUMBNAIL]
-    assert isinstance(array, zarr.Array)
-    return array.shape[1], array.shape[2]

@@ -1,4 +1,4 @@
-"""Reading one layer straight from the shard files, on all cores.
+"""Reading layers straight from the shard files, on all cores.
 
 Zarr 3.1's own reader spends most of its time between its codecs: this one is several times faster
 (``make bench-probe``) and checks what Zarr checks, the checksum of each shard's index and of each
@@ -18,11 +18,16 @@ import zarr
 from numcodecs import blosc
 
 from hiprobe.store import schema
+from hiprobe.store.digests import digest_of
+from hiprobe.store.durable_files import open_plain, read_at, read_plain
+from hiprobe.store.schema import MAX_SHARD_BYTES
 
 # A shard's index has an offset and a length a chunk, each of 8 bytes; both are at their maximum for
 # a chunk that is not there.
 ENTRY_BYTES, CHECKSUM_BYTES = 16, 4
 ABSENT = 2**64 - 1
+DIGITS = 8  # of a checksum in the journal
+NO_CHECKSUM = "-" * DIGITS  # of a chunk that is not there
 # More than cores: while some decode, others wait for the disk.
 THREADS_PER_CORE = 4
 
@@ -38,10 +43,14 @@ def can_read(states: zarr.Array) -> bool:
     return list(codecs) == [own] and states.dtype == np.float32
 
 
-def read_layer(
-    folder: Path, shape: tuple[int, int, int], position: int, rows: Sequence[slice]
+def read_states(
+    folder: Path,
+    shape: tuple[int, int, int],
+    positions: Sequence[int],
+    rows: Sequence[slice],
+    checksums: Sequence[tuple[str, ...]] = (),
 ) -> np.ndarray:
-    """Read one layer of some rows.
+    """Read some layers of some rows.
 
     Parameters
     ----------
@@ -49,14 +58,17 @@ def read_layer(
         Of the array `hidden_states`.
     shape : (int, int, int)
         Layers, rows and features of a shard.
-    position : int
-        Of the layer among those stored.
+    positions : sequence of int
+        Of the layers among those stored.
     rows : sequence of slice
         Each starts at a shard's first row.
+    checksums : sequence of tuple of str
+        For each shard, in order, what the journals say that it may hold: 8 hex digits a layer; ""
+        for what they do not know.
 
     Returns
     -------
-    (row, feature) float32
+    (layer, row, feature) float32
         One after the other; NaN where a shard is missing, as Zarr has it.
 
     Raises
@@ -67,59 +79,117 @@ def read_layer(
     _, row_block, num_features = shape
     # One buffer for all, which each chunk decodes into: no copy is made.
     total = sum(own.stop - own.start for own in rows)
-    states = np.empty((total, num_features), np.float32)
-    tasks, filled = [], 0
+    states = np.empty((len(positions), total, num_features), np.float32)
+    tasks: list[tuple[Path, np.ndarray, int, tuple[str, ...]]] = []
+    filled, number = 0, 0
     for own in rows:
         for first in range(own.start, own.stop, row_block):
-            count = min(row_block, own.stop - first)
-            tasks.append((folder / f"c/0/{first // row_block}/0", states[filled : filled + count]))
-            filled += count
+            path = folder / f"c/0/{first // row_block}/0"
+            upto = filled + min(row_block, own.stop - first)
+            known = checksums[number] if checksums else ()
+            for out, position in zip(states, positions, strict=True):
+                tasks.append((path, out[filled:upto], position, known))
+            filled, number = upto, number + 1
 
-    def read(share: list[tuple[Path, np.ndarray]]) -> None:
-        for path, out in share:
-            _read_chunk(path, out, shape, position)
+    def read(share: list[tuple[Path, np.ndarray, int, tuple[str, ...]]]) -> None:
+        for path, out, position, known in share:
+            _read_chunk(path, out, shape, position, known)
 
     # A share a thread, not a task a chunk: a chunk decodes faster than a pool hands it out.
     num_threads = THREADS_PER_CORE * (os.cpu_count() or 1)
-    with ThreadPoolExecutor(num_threads) as pool:
-        list(pool.map(read, (tasks[start::num_threads] for start in range(num_threads))))
+    shares = [tasks[start::num_threads] for start in range(min(num_threads, len(tasks)))]
+    if len(shares) > 1:
+        with ThreadPoolExecutor(num_threads) as pool:
+            list(pool.map(read, shares))
+    elif shares:
+        read(shares[0])
     return states
 
 
-def _read_chunk(path: Path, out: np.ndarray, shape: tuple[int, int, int], position: int) -> None:
+def chunk_checksums(path: Path, num_layers: int) -> str:
+    """The checksum that ends each layer's chunk in a shard, as the journal has them.
+
+    Raises
+    ------
+    ValueError
+        The shard is damaged.
+    """
+    with open_plain(path) as (descriptor, size):
+        parts = []
+        for offset, length in _index(descriptor, size, path, num_layers).tolist():
+            if offset == ABSENT:
+                parts.append(NO_CHECKSUM)
+                continue
+            end = read_at(descriptor, CHECKSUM_BYTES, offset + length - CHECKSUM_BYTES)
+            parts.append(f"{int.from_bytes(end, 'little'):08x}")
+    return "".join(parts)
+
+
+def shard_digest(path: Path) -> str:
+    """Digest of a whole shard, as the journal has it."""
+    return digest_of(read_plain(path, MAX_SHARD_BYTES))
+
+
+def _read_chunk(
+    path: Path,
+    out: np.ndarray,
+    shape: tuple[int, int, int],
+    position: int,
+    known: tuple[str, ...],
+) -> None:
     """Fill `out` with the first rows of a shard's chunk."""
-    chunk = _chunk_bytes(path, shape[0], position)
+    chunk = _chunk_bytes(path, shape[0], position, known)
     if chunk is None:
         out.fill(np.nan)
-    elif len(out) == shape[1]:  # a whole chunk, which most are: into place
+        return
+    # Blosc would make room for whatever a crafted chunk says that it holds.
+    num_bytes = int.from_bytes(chunk[4:8], "little")
+    if num_bytes != shape[1] * shape[2] * 4:
+        raise ValueError(f"a chunk of {path} has {num_bytes} bytes")
+    if len(out) == shape[1]:  # a whole chunk, which most are: into place
         blosc.decompress(chunk, out)
     else:
         decoded = np.frombuffer(blosc.decompress(chunk), dtype="<f4")
         out[...] = decoded.reshape(shape[1:])[: len(out)]
 
 
-def _chunk_bytes(path: Path, num_layers: int, position: int) -> memoryview | None:
+def _chunk_bytes(
+    path: Path, num_layers: int, position: int, known: tuple[str, ...]
+) -> memoryview | None:
     """The compressed bytes of one layer in a shard; None if they are not there."""
-    index_bytes = num_layers * ENTRY_BYTES + CHECKSUM_BYTES
     try:
-        file = path.open("rb", buffering=0)
+        with open_plain(path) as (descriptor, size):
+            # Positioned reads: index and chunk are all that is read of a shard of many layers.
+            index = _index(descriptor, size, path, num_layers)
+            offset, length = index[position].tolist()
+            if offset == ABSENT:
+                return None
+            if not CHECKSUM_BYTES < length <= size - offset:
+                raise ValueError(f"a chunk of {path} lies outside of it")
+            content = read_at(descriptor, length, offset)
     except FileNotFoundError:
         return None
-    with file:
-        start_of_index = os.fstat(file.fileno()).st_size - index_bytes
-        if start_of_index < 0:
-            raise ValueError(f"{path} is cut short")
-        # Positioned reads: index and chunk are all that is read of a shard of many layers.
-        index = _checked(os.pread(file.fileno(), index_bytes, start_of_index), path)
-        offset, length = np.frombuffer(index, dtype="<u8").reshape(num_layers, 2)[position].tolist()
-        if offset == ABSENT:
-            return None
-        return _checked(os.pread(file.fileno(), length, offset), path)
+    body, checksum = _checked(content, path)
+    own = slice(position * DIGITS, (position + 1) * DIGITS)
+    # Whole, and the right one: a checksum alone does not tell one block from another.
+    if known and "" not in known and f"{checksum:08x}" not in [text[own] for text in known]:
+        raise ValueError(f"{path} holds another block than the journals say")
+    return body
 
 
-def _checked(content: bytes, path: Path) -> memoryview:
+def _index(descriptor: int, size: int, path: Path, num_layers: int) -> np.ndarray:
+    """Offset and length of each chunk of a shard: (layer, 2)."""
+    index_bytes = num_layers * ENTRY_BYTES + CHECKSUM_BYTES
+    if size < index_bytes:
+        raise ValueError(f"{path} is cut short")
+    body, _ = _checked(read_at(descriptor, index_bytes, size - index_bytes), path)
+    return np.frombuffer(body, dtype="<u8").reshape(num_layers, 2)
+
+
+def _checked(content: bytes, path: Path) -> tuple[memoryview, int]:
     """Take the CRC-32C off the end."""
     body = content[:-CHECKSUM_BYTES]
-    if google_crc32c.value(body) != int.from_bytes(content[-CHECKSUM_BYTES:], "little"):
+    checksum = int.from_bytes(content[-CHECKSUM_BYTES:], "little")
+    if google_crc32c.value(body) != checksum:
         raise ValueError(f"a checksum of {path} does not match")
-    return memoryview(body)
+    return memoryview(body), checksum

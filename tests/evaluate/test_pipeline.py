@@ -20,6 +20,7 @@ from hiprobe.store import (
     VideoRecord,
     write_manifest,
 )
+from tests.conftest import forget_digests
 
 
 @pytest.fixture
@@ -111,6 +112,7 @@ def test_a_probe_of_another_model_is_refused(config):
 
 def with_attributes(store, **changes):
     """Change a store's provenance; None takes an attribute away."""
+    forget_digests(store)
     attributes = zarr.open_group(store, mode="a").attrs
     for name, value in changes.items():
         if value is None:

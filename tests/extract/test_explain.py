@@ -20,6 +20,7 @@ from hiprobe.extract.pipeline import extract
 from hiprobe.extract.video import SegmentReader
 from hiprobe.store import FeatureStore, HiProbeError, StoreError, VideoRecord, write_manifest
 from hiprobe.store.results import KINDS, Interval, ResultVideo, read_intervals, write_json
+from tests.conftest import forget_digests
 from tests.extract.tiny_models import BUILDERS
 
 CPU = BackboneConfig(str(TRAINED_MODEL), device="cpu", dtype="float32")
@@ -187,6 +188,7 @@ def test_what_is_missing_is_said(config, tmp_path):
 
 
 def test_a_store_that_does_not_record_its_prompt_needs_one(config):
+    forget_digests(config.store)
     attributes = zarr.open_group(config.store, mode="r+").attrs
     recorded = attributes.asdict()
     attributes.put({key: recorded[key] for key in recorded if key not in ("prompt", "model")})

@@ -5,7 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
+from tokenizers import Tokenizer, models, normalizers, processors
+from transformers.tokenization_utils_sentencepiece import SentencePieceExtractor
 from transformers.utils.logging import disable_progress_bar
 
 from hiprobe.extract import internvl_chat
@@ -290,7 +293,6 @@ def test_ids_are_sentencepieces_own(tmp_path, dummy_prefix, extra_spaces):
 
 @pytest.mark.parametrize(("dummy_prefix", "extra_spaces"), GOLDEN)
 def test_ids_equal_the_library_sentencepiece(tmp_path, dummy_prefix, extra_spaces):
-    sentencepiece = pytest.importorskip("sentencepiece", reason="pip install sentencepiece")
     model = sentencepiece_model(dummy_prefix=dummy_prefix, extra_spaces=extra_spaces)
     original = sentencepiece.SentencePieceProcessor(model_proto=model)
     build(tmp_path)
@@ -337,20 +339,56 @@ def test_added_tokens_of_the_older_file_are_read_too(tmp_path):
 def test_a_tokenizer_json_beside_the_model_is_used(tmp_path):
     build(tmp_path)
     first = tokenizer_of(tmp_path)
-    first.backend_tokenizer.save(str(tmp_path / "tokenizer.json"))
+    _, _, merges = SentencePieceExtractor(str(tmp_path / "tokenizer.model")).extract()
+    converted = Tokenizer(models.BPE(first.get_vocab(), merges, byte_fallback=True))
+    converted.normalizer = normalizers.Replace(" ", "▁")
+    converted.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    converted.add_tokens(list(first.added_tokens_decoder.values()))
+    converted.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer.model").unlink()
     text = f"<|im_start|>user\n{PROMPT}<img>"
     assert tokenizer_of(tmp_path)(text).input_ids == first(text).input_ids
 
 
+def move_quad(folder):
+    """Give <quad> the id 400, after a gap."""
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    added = settings["added_tokens_decoder"]
+    (index,) = (index for index, token in added.items() if token["content"] == "<quad>")
+    added["400"] = added.pop(index)
+    path.write_text(json.dumps(settings))
+
+
 def test_an_added_token_with_another_id_is_refused(tmp_path):
+    build(tmp_path, QWEN2)
+    (tmp_path / "added_tokens.json").unlink()
+    move_quad(tmp_path)
+    with pytest.raises(ModelError, match="gives </quad> the id 267, not 268"):
+        load_internvl_chat(str(tmp_path))
+
+
+def test_internlm2s_added_tokens_keep_their_ids_after_a_gap(tmp_path):
+    build(tmp_path)
+    move_quad(tmp_path)
+    ids = tokenizer_of(tmp_path)("<|im_start|>is<quad></quad>").input_ids
+    assert ids == [1, 305, 259, 400, 310]
+
+
+def test_added_tokens_are_told_apart_as_transformers_own_splitter_does(tmp_path):
     build(tmp_path)
     path = tmp_path / "tokenizer_config.json"
     settings = json.loads(path.read_text())
-    settings["added_tokens_decoder"]["400"] = settings["added_tokens_decoder"].pop("308")
+    settings["added_tokens_decoder"]["311"] = {"content": "<img>>", "rstrip": True}
+    settings["added_tokens_decoder"]["312"] = {"content": "g>", "lstrip": True}
     path.write_text(json.dumps(settings))
-    with pytest.raises(ModelError, match="gives <quad> the id 308, not 309"):
-        load_internvl_chat(str(tmp_path))
+    tokenizer = tokenizer_of(tmp_path)
+    rng = np.random.default_rng(0)
+    parts = ["<img>", "<img>>", "g>", "<", ">", " ", "is", "the", "</s>", "<|im_end|>", "<im"]
+    texts = ["".join(rng.choice(parts, rng.integers(1, 20))) for _ in range(300)]
+    split = tokenizer(texts).input_ids
+    del tokenizer.tokens_trie.split  # Transformers' own is below it
+    assert split == tokenizer(texts).input_ids
 
 
 def test_a_tokenizer_without_the_image_token_is_refused(tmp_path):

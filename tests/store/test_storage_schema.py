@@ -90,4 +90,18 @@ def test_the_documented_journal_lines_are_written(example):
     documented = [
         json.loads(line) for line in re.findall(r"^    (\{.*\})$", DOCUMENT, re.MULTILINE)
     ]
-    assert [entry for entry in written if entry in documented] == documented
+    shown = [shape(entry) for entry in written]
+    assert [entry for entry in map(shape, documented) if entry not in shown] == []
+    assert {entry["event"] for entry in written} == {entry["event"] for entry in documented}
+
+
+def shape(entry):
+    """A journal's entry without what differs from machine to machine: checksums and names."""
+    entry = dict(entry)
+    if "crc" in entry:
+        entry["crc"] = len(entry["crc"])
+    if "digests" in entry:
+        entry["digests"] = {len(digest) for digest in entry["digests"].values()}
+    if "journal" in entry:
+        entry["journal"] = re.sub(r"-.*-\d+\.", "", entry["journal"])
+    return entry

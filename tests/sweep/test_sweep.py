@@ -18,6 +18,7 @@ from hiprobe.store import (
 )
 from hiprobe.sweep import pipeline
 from hiprobe.sweep.pipeline import SweepConfig, run_sweep
+from tests.conftest import forget_digests
 
 
 @pytest.fixture
@@ -214,6 +215,7 @@ def test_results_of_a_store_that_has_changed_are_not_gone_on_with(store, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         run_sweep(grid(store), tmp_path / "out.csv")
     monkeypatch.setattr(pipeline, "run_task", run_task)
+    forget_digests(store)
     zarr.open_group(store, mode="a").attrs["created"] = "later"
     counted = []
     run_sweep(grid(store), tmp_path / "out.csv", on_task=lambda done, total: counted.append(done))
