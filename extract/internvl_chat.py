@@ -157,8 +157,8 @@ def load_internvl_chat(
             key_mapping=NAMES,
             dtype="auto" if dtype is None else dtype,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,
             trust_remote_code=False,
+            ignore_mismatched_sizes=True,
             **options,
         )
     except (OSError, ValueError, LookupError, ImportError) as error:

@@ -158,7 +158,7 @@ class StoreWriter(BlockWriter):
         self.refresh()
 
     def replace_failed(self, video: int) -> None:
-        """Set a video that failed, or has changed, aside: its id may be planned again."""
+        """Set a failed video aside, so that `add_videos` may plan one of its id again."""
         self.finish_video(video, status=schema.REPLACED, num_frames=0, fps=float("nan"))
 
     def record(self, name: str, value: Any) -> None:

@@ -196,11 +196,11 @@ import resource, sys, time
 from hiprobe.store import HiProbeError, Probe
 import hiprobe.store.scorers.distance
 resource.setrlimit(resource.RLIMIT_AS, (3 * 2**30, 3 * 2**30))
-started = time.monotonic()
+started = time.process_time()
 try:
     Probe.load(sys.argv[1])
 except HiProbeError as error:
-    print(error, time.monotonic() - started < 20)
+    print(error, time.process_time() - started < 60)
 """
 
 
