@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= demo-output
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check lint types format bench-l2 bench-extract bench-probe bench-evaluate stress-kill stress-damage \
@@ -23,8 +24,8 @@ $(VENV)/installed: pyproject.toml
 demo: install ## Run the whole path on generated clips; ends with AUC, AP and a report
 	$(BIN)/hiprobe demo $(OUT)
 
-test: install ## Run all tests
-	$(BIN)/python -m pytest
+test: install ## Run all tests, in two processes (WORKERS=…)
+	$(BIN)/python -m pytest -n $(WORKERS)
 
 check: lint types test ## Lint, types and tests
 
