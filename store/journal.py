@@ -45,15 +45,17 @@ class JournalWriter:
     def append(self, entry: dict[str, Any]) -> None:
         """Append one entry and wait until it is on the disk."""
         is_new = not self._path.exists()
-        content = encode(entry)
-        if is_new:
-            # A journal that takes another's place would change their order.
-            content = encode({"event": "run", "journal": self._path.name}) + content
         # Opened anew each time: lines are rare, and no process has a file to close when it ends.
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             # One write, so that a killed process leaves a whole line or a torn one, never a mix.
             size = os.fstat(descriptor).st_size
+            content = b""
+            if not size:
+                # A journal that takes another's place would change their order.
+                content = encode({"event": "run", "journal": self._path.name, "at": 0})
+            # Where a line begins: if one before it gets lost, that is somewhere else.
+            content += encode(entry | {"at": size + len(content)})
             if os.write(descriptor, content) != len(content):
                 # Else the next line would go on where this one broke off, and be lost with it.
                 os.ftruncate(descriptor, size)
@@ -106,20 +108,25 @@ def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[list[dict[str, Any
 
 
 def _decode(lines: bytes, path: Path, offset: int) -> list[dict[str, Any]]:
-    bodies = []
+    bodies, offsets = [], []
     for line in lines[:-1].split(b"\n"):
         body = line[9:]
         if line[:9] != b"%08x " % zlib.crc32(body):
             raise ValueError(f"{path}: the line at byte {offset} is damaged")
         bodies.append(body)
+        offsets.append(offset)
         offset += len(line) + 1
     try:
         # Together: five times as fast as a line at a time.
         entries = json.loads(b"[" + b",".join(bodies) + b"]")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: a line is no JSON: {error}") from error
-    if not all(isinstance(entry, dict) for entry in entries):
+    if len(entries) != len(offsets) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError(f"{path}: a line is no JSON object")
+    for entry, begins in zip(entries, offsets, strict=True):
+        # Older lines do not say where they began.
+        if entry.pop("at", begins) != begins:
+            raise ValueError(f"{path}: before byte {begins}, lines are missing or too many")
     return entries
 
 

@@ -366,6 +366,22 @@ with StoreWriter({str(path)!r}) as writer:
     assert len(FeatureStore.open(path).videos) == 16
 
 
+def test_a_line_that_is_lost_doubled_or_moved_is_noticed(path):  # noqa: F811
+    (journal,) = (path / "journal").glob("*.jsonl")
+    lines = journal.read_bytes().splitlines(keepends=True)
+    for number in range(len(lines) - 1):
+        before, line, after = lines[:number], lines[number], lines[number + 1 :]
+        for changed in ([*before, *after], [*before, line, line, *after],
+                        [*before, after[0], line, *after[1:]]):  # fmt: skip
+            journal.write_bytes(b"".join(changed))
+            with pytest.raises(
+                StoreError, match=r"jsonl: damaged: .*lines are missing or too many"
+            ):
+                FeatureStore.open(path)
+    journal.write_bytes(b"".join(lines))
+    read_all(path)
+
+
 def test_a_damaged_journal_is_refused_and_a_torn_end_is_not(path):  # noqa: F811
     (journal,) = (path / "journal").glob("*.jsonl")
     content = journal.read_bytes()

@@ -90,6 +90,9 @@ def test_the_documented_journal_lines_are_written(example):
     documented = [
         json.loads(line) for line in re.findall(r"^    (\{.*\})$", DOCUMENT, re.MULTILINE)
     ]
+    offsets = [0, *np.cumsum([len(line) for line in journal.read_bytes().splitlines(True)])[:-1]]
+    assert [entry.pop("at") for entry in written] == offsets
+    assert all(entry.pop("at") >= 0 for entry in documented)
     shown = [shape(entry) for entry in written]
     assert [entry for entry in map(shape, documented) if entry not in shown] == []
     assert {entry["event"] for entry in written} == {entry["event"] for entry in documented}
