@@ -17,7 +17,6 @@ from markupsafe import Markup
 
 from hiprobe.evaluate.report_content import ReportContent, ReportVideo
 from hiprobe.store.results import Interval
-from hiprobe.store.single_files import write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 SCORE_DECIMALS = 4
@@ -45,11 +44,6 @@ def render_page(content: ReportContent) -> str:
             plotly=Markup(get_plotlyjs()),
         )
     )
-
-
-def write_report(path: Path, content: ReportContent) -> None:
-    """Render the report to `path`; an old one stays until the new one is whole."""
-    write_text(path, render_page(content))
 
 
 def _environment(metrics: dict[str, Any]) -> Environment:

@@ -104,18 +104,18 @@ def _write(path: Path, content: bytes) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make the names of new files in `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    _sync(folder)
 
 
 def sync_file(path: Path) -> None:
     """Make a file's content and its name durable."""
+    _sync(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    sync_folder(path.parent)

@@ -289,7 +289,7 @@ def test_a_split_without_videos_says_so(make_store, config):
 
 def test_text_in_the_report_is_escaped(config, tmp_path):
     from hiprobe.evaluate.report_content import ReportContent, ReportVideo
-    from hiprobe.evaluate.report_page import write_report
+    from hiprobe.evaluate.report_page import render_page
 
     metrics = run_evaluate(config)
     video = ReportVideo(
@@ -317,7 +317,7 @@ def test_text_in_the_report_is_escaped(config, tmp_path):
         provenance={"prompt": "</script><b>"},
         warnings=["<i>"],
     )
-    write_report(tmp_path / "report.html", content)
+    (tmp_path / "report.html").write_text(render_page(content), encoding="utf-8")
     page = (tmp_path / "report.html").read_text()
     for text in ("<script>alert", "</title><script>", "</script><b>", "<i>"):
         assert text not in page.replace("</script>\n", "").replace("<i class", "")

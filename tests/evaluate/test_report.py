@@ -9,7 +9,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from hiprobe.evaluate.report_content import ReportContent, ReportVideo
-from hiprobe.evaluate.report_page import write_report
+from hiprobe.evaluate.report_page import render_page
 
 EVIL = "</script><script>alert(1)</script><b title='x'>&"
 
@@ -82,7 +82,7 @@ def make_content(**changes):
 
 def render(tmp_path, content) -> str:
     """Give back the page without plotly's own source."""
-    write_report(tmp_path / "report.html", content)
+    (tmp_path / "report.html").write_text(render_page(content), encoding="utf-8")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count(get_plotlyjs()) == 1
     return page.replace(get_plotlyjs(), "")
