@@ -16,11 +16,12 @@ from hiprobe.evaluate.scored import ScoredSegments
 from hiprobe.evaluate.test_set import TestSet
 from hiprobe.probe.pipeline import calibrate
 from hiprobe.probe.saliency import layer_statistics
-from hiprobe.probe.samples import Samples, choose_videos, samples_of, training_videos
+from hiprobe.probe.samples import Samples, samples_of, training_videos
 from hiprobe.store import FeatureStore, HiProbeError, StoreError
 from hiprobe.store.provenance import Purpose
 from hiprobe.store.scorers import fit_scorer
 from hiprobe.store.scorers.base import Scorer
+from hiprobe.sweep.draws import distinct_draws
 from hiprobe.sweep.grid import Draw, SweepConfig, Task
 
 
@@ -72,14 +73,12 @@ def prepare(config: SweepConfig, path: Path) -> Prepared:
     warnings += [f"{train.path}: {text}" for text in left_out]
     warnings += [f"{tested.path}: {text}" for text in test.warnings]
     warnings += _check_no_overlap(train, tested, pool.index, test.videos.index)
-    chosen = [
-        (draw, choose_videos(pool["label"], draw.fraction, draw.seed, draw.num_videos))
-        for draw in config.draws()
-    ]
+    chosen, said = distinct_draws(config, pool["label"])
+    warnings += [f"{train.path}: {text}" for text in said]
     # Draws overlap: what any of them holds is read once, and each takes its rows of that.
-    of_any_draw = sorted(set(itertools.chain.from_iterable(ids for _, ids in chosen)))
+    of_any_draw = sorted(set(itertools.chain.from_iterable(chosen.values())))
     samples = samples_of(train, pool, of_any_draw, config.labels, config.samples_per_video)
-    draws = [(draw, samples.rows_of(video_ids)) for draw, video_ids in chosen]
+    draws = [(draw, samples.rows_of(video_ids)) for draw, video_ids in chosen.items()]
     return Prepared(train, test, samples, draws, tuple(warnings))
 
 
