@@ -44,6 +44,8 @@ class SweepConfig:
         Smoothing, in segments.
     manifest : Path or None
         Labels, splits and annotations from here instead of the stores'.
+    keep_scores : bool
+        Keep each experiment's scores beside the table, for paired tests.
     """
 
     stores: tuple[Path, ...]
@@ -62,6 +64,7 @@ class SweepConfig:
     test_split: str = "test"
     sigma: float = DEFAULT_SIGMA
     manifest: Path | None = None
+    keep_scores: bool = False
 
     def tasks(self) -> list[Task]:
         """List all layers of all stores.

@@ -18,6 +18,7 @@ from hiprobe.store import (
 )
 from hiprobe.sweep import pipeline
 from hiprobe.sweep.pipeline import SweepConfig, run_sweep
+from hiprobe.sweep.table_file import read_table
 from tests.conftest import forget_digests
 
 
@@ -220,6 +221,30 @@ def test_results_of_a_store_that_has_changed_are_not_gone_on_with(store, tmp_pat
     counted = []
     run_sweep(grid(store), tmp_path / "out.csv", on_task=lambda done, total: counted.append(done))
     assert counted[0] == 0
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_rows_of_an_earlier_sweep_are_never_lost(store, tmp_path, suffix):
+    out = tmp_path / f"sweep.{suffix}"
+    first = run_sweep(grid(store, layers=(3,)), out)
+    before = out.read_bytes()
+    with pytest.raises(HiProbeError, match="its rows would be lost. Write to another file, or add"):
+        run_sweep(grid(store, layers=(4,)), out)
+    with pytest.raises(HiProbeError, match=r"holds 24 of these experiments already:\n.*layer 3"):
+        run_sweep(grid(store, layers=(3, 4)), out, existing="append")
+    with pytest.raises(HiProbeError, match="cannot append: scores, scores_row would be in some ro"):
+        run_sweep(grid(store, layers=(4,), keep_scores=True), out, existing="append")
+    assert out.read_bytes() == before
+    second = run_sweep(grid(store, layers=(4,)), out, existing="append")
+    both = read_table(out)
+    pd.testing.assert_frame_equal(both, pd.concat([first, second], ignore_index=True))
+
+
+def test_a_draw_of_the_same_videos_is_not_appended_under_another_fraction(store, tmp_path):
+    run_sweep(grid(store, fractions=(0.01,), layers=(3,)), tmp_path / "s.csv")
+    with pytest.raises(HiProbeError, match="holds 12 of these experiments already"):
+        again = grid(store, fractions=(0.05,), layers=(3,))
+        run_sweep(again, tmp_path / "s.csv", existing="append")
 
 
 def test_a_draw_that_is_there_already_is_said_and_counted_once(store, tmp_path):
