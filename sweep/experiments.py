@@ -96,7 +96,9 @@ def planned_rows(config: SweepConfig) -> pd.DataFrame:
                 for kind, l2 in config.penalised_scorers():
                     of_scorer = settings | {"scorer": kind, "l2": l2}
                     rows += [of_scorer | {"kappa": k, "threshold": np.nan} for k in config.kappas]
-                    rows += [of_scorer | {"kappa": np.nan, "threshold": t} for t in config.thresholds]
+                    rows += [
+                        of_scorer | {"kappa": np.nan, "threshold": t} for t in config.thresholds
+                    ]
     return pd.DataFrame(rows)
 
 

@@ -25,7 +25,14 @@ from hiprobe.store.single_files import check_target, only_writer
 from hiprobe.sweep.experiments import Found, planned_rows, prepare, run_task
 from hiprobe.sweep.grid import SweepConfig, Task
 from hiprobe.sweep.kept_scores import folder_of
-from hiprobe.sweep.table_file import DRAW, SUFFIXES, appended, read_table, refuse_doubled, write_table
+from hiprobe.sweep.table_file import (
+    DRAW,
+    SUFFIXES,
+    appended,
+    read_table,
+    refuse_doubled,
+    write_table,
+)
 
 __all__ = ["SweepConfig", "run_sweep"]
 
@@ -233,4 +240,3 @@ def _with_saliency(table: pd.DataFrame) -> pd.DataFrame:
         table.loc[group.index, "saliency"] = group["layer"].map(saliency.saliency)
         table.loc[group.index, "is_dlsp_choice"] = group["layer"] == saliency.layer
     return table
-

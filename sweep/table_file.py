@@ -17,7 +17,9 @@ DRAW = ("store", "fraction", "num_videos", "seed")
 KEY = ("store", "test_store", "draw", "layer", "rule", "scorer", "l2", "kappa")
 SHOWN = ("store", "layer", "rule", "scorer", "l2", "num_videos", "seed", "kappa")
 # An empty text reads back as no value.
-TEXTS = {name: str for name in ("store", "test_store", "rule", "layers", "scorer", "scores", "draw")}
+TEXTS = {
+    name: str for name in ("store", "test_store", "rule", "layers", "scorer", "scores", "draw")
+}
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -268,7 +268,9 @@ def test_a_draw_that_is_there_already_is_said_and_counted_once(store, tmp_path):
 
 @pytest.mark.parametrize("size", [{"fractions": (1.0,)}, {"num_videos": (12, 100)}])
 def test_repeats_that_cannot_differ_are_refused(store, tmp_path, size):
-    with pytest.raises(HiProbeError, match="3 repeats were asked for, and each would draw the same"):
+    with pytest.raises(
+        HiProbeError, match="3 repeats were asked for, and each would draw the same"
+    ):
         run_sweep(grid(store, seeds=(0, 1, 2), **size), tmp_path / "sweep.csv")
     assert list(tmp_path.glob("sweep*")) == []
 
