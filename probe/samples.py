@@ -59,16 +59,17 @@ class Samples:
         Segments are read and averaged some videos at a time, so that memory holds the samples and
         not the layer.
         """
-        # A sample's segments lie side by side and samples are in their order, so the samples of
-        # the videos just read are a slice of rows too: those whose first segment is among theirs.
+        # A sample's segments are of one video, and videos are read whole.
         first_columns = self.averaging.indices[self.averaging.indptr[:-1]]
-        parts, column = [], 0
+        samples, column = np.empty((0, 0)), 0
         for _, states in store.iter_layer(layer, self.video_ids):
             columns = slice(column, column + len(states))
-            first, last = np.searchsorted(first_columns, [columns.start, columns.stop])
-            parts.append(self.averaging[first:last, columns] @ states)
+            rows = np.flatnonzero((columns.start <= first_columns) & (first_columns < columns.stop))
+            if not samples.size:
+                samples = np.empty((len(first_columns), states.shape[1]))
+            samples[rows] = self.averaging[rows][:, columns] @ states
             column = columns.stop
-        return np.concatenate(parts)
+        return samples
 
     def rows_of(self, video_ids: Sequence[str]) -> np.ndarray:
         """Which samples are of some videos: (sample,) bool.
