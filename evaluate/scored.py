@@ -60,7 +60,8 @@ class ScoredSegments(Segments):
 
     Attributes
     ----------
-    raw, smoothed : (segment,) float64 in [0, 1]
+    raw, smoothed : (segment,) float64
+        In [0, 1] of a probe, any finite number of another method.
     threshold : float
         T.
     """
@@ -77,10 +78,12 @@ class ScoredSegments(Segments):
     @property
     def variants(self) -> dict[str, np.ndarray]:
         """The four scores that are reported side by side, each (segment,) float64."""
+        # Of what is not above T only the order counts, below all that is: 0 is not, among logits.
+        lowest = self.smoothed.min(initial=np.inf)
         return {
             "raw": self.raw,
             "smoothed": self.smoothed,
-            "localized": np.where(self.is_anomalous, self.smoothed, 0.0),
+            "localized": np.where(self.is_anomalous, self.smoothed, lowest),
             "binary": self.is_anomalous.astype(np.float64),
         }
 

@@ -223,7 +223,7 @@ class TestSet:
 
         Parameters
         ----------
-        raw : (row,) float in [0, 1]
+        raw : (row,) float
             A score for each segment of the videos, in the order of `states`.
         sigma : float
             Width of the smoothing kernel in segments; 0 leaves the scores as they are.
