@@ -220,3 +220,14 @@ def test_results_of_a_store_that_has_changed_are_not_gone_on_with(store, tmp_pat
     counted = []
     run_sweep(grid(store), tmp_path / "out.csv", on_task=lambda done, total: counted.append(done))
     assert counted[0] == 0
+
+
+def test_labels_of_videos_alone_are_refused(store, tmp_path):
+    records = [
+        VideoRecord(name, "x", row["split"], row["label"])
+        for name, row in FeatureStore.open(store).videos.iterrows()
+    ]
+    write_manifest(tmp_path / "m.csv", records)
+    with pytest.raises(HiProbeError, match="in the 6 anomalous test videos something happens"):
+        run_sweep(grid(store, manifest=tmp_path / "m.csv"), tmp_path / "sweep.csv")
+    assert not (tmp_path / "sweep.csv").exists()
