@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from hiprobe.evaluate.map_at_iou import mean_average_precision
+from hiprobe.evaluate.event_measures import event_measures
+from hiprobe.evaluate.low_false_positives import FALSE_POSITIVE_RATES, partial_auc, threshold_at
+from hiprobe.evaluate.map_at_iou import mean_average_precision, precision_by_category
 from hiprobe.evaluate.metrics import (
     METRICS,
     ConfidenceInterval,
@@ -18,6 +20,7 @@ from hiprobe.evaluate.metrics import (
     percentile_intervals,
 )
 from hiprobe.evaluate.scored import ScoredSegments
+from hiprobe.evaluate.video_level import video_rankings, video_statistics
 
 # Below, no interval of AP that we know covers what it says (benchmarks/interval_coverage.py).
 MIN_VIDEOS_FOR_AP = 100
@@ -46,21 +49,29 @@ def measure(
     for name, scores in scored.variants.items():
         on_variant(name)
         content[name] = _areas(scored.ranking(scores), num_resamples, seed)
+    content["video_level"] = {
+        name: _areas(ranking, num_resamples, seed)
+        for name, ranking in video_rankings(scored).items()
+    }
+    num_frames = int((scored.stop_frame - scored.start_frame).sum())
+    num_anomalous_frames = int(scored.num_anomalous.sum()) if scored.has_frame_labels else None
     return content | {
         "controls": {name: scored.areas(scores) for name, scores in controls(scored).items()},
         "pairs": pair_auc(scored.smoothed, scored.num_anomalous, scored.num_normal, scored.video),
         "anomalous_videos_only": scored.areas(scored.smoothed, scored.of_anomalous_video),
         "per_category": _per_category(scored),
         "map_at_iou": mean_average_precision(scored),
-        "equal_error_rate": equal_error_rate(scored.ranking(scored.smoothed)),
+        "map_at_iou_by_category": precision_by_category(scored),
+        **_of_few_false_positives(scored.ranking(scored.smoothed)),
+        "events": event_measures(scored),
         "f1": scored.f1,
         "false_alarm_rate": scored.false_alarm_rate,
         "threshold": scored.threshold,
         "num_videos": len(scored.videos),
         "num_anomalous_videos": int((scored.videos["label"] == "anomalous").sum()),
         "num_segments": len(scored.raw),
-        "num_frames": int((scored.num_anomalous + scored.num_normal).sum()),
-        "num_anomalous_frames": int(scored.num_anomalous.sum()),
+        "num_frames": num_frames,
+        "num_anomalous_frames": num_anomalous_frames,
         "bootstrap": {"num_resamples": num_resamples, "seed": seed, "unit": "video"},
         "intervals": {"auc": "logit-t", "ap": "bootstrap", "pr_auc_trapezoid": "bootstrap"},
     }
@@ -86,19 +97,12 @@ def controls(scored: ScoredSegments) -> dict[str, np.ndarray]:
         ``video_means``: each video's mean smoothed score; ``centre_prior``: nearness of the
         segment's middle to the middle of its video.
     """
-    num_videos = len(scored.videos)
-    frames = scored.num_anomalous + scored.num_normal
-
-    def total(values: np.ndarray) -> np.ndarray:
-        return np.bincount(scored.video, weights=values, minlength=num_videos)
-
-    # Means over frames, not segments: the last segment of a video may be short.
-    means = total(scored.smoothed * frames) / np.maximum(total(frames), 1)
+    has_anomaly = np.bincount(scored.video, scored.num_anomalous, minlength=len(scored.videos)) > 0
     length = scored.videos["num_frames"].to_numpy()[scored.video]
     middle = (scored.start_frame + scored.stop_frame) / 2 / length
     return {
-        "video_oracle": (total(scored.num_anomalous) > 0).astype(np.float64)[scored.video],
-        "video_means": means[scored.video],
+        "video_oracle": has_anomaly.astype(np.float64)[scored.video],
+        "video_means": video_statistics(scored)["mean"][scored.video],
         "centre_prior": 1.0 - np.abs(2 * middle - 1.0),
     }
 
@@ -131,6 +135,16 @@ def _ends(interval: ConfidenceInterval | None) -> list[float] | None:
 
 def _number(value: float | None) -> float | None:
     return None if value is None else float(value)
+
+
+def _of_few_false_positives(ranking: Ranking) -> dict[str, Any]:
+    """What the ROC curve has at few false positives, and where both errors are equal."""
+    found = {rate: threshold_at(ranking, rate) for rate in FALSE_POSITIVE_RATES}
+    return {
+        "equal_error_rate": equal_error_rate(ranking),
+        "tpr_at_fpr": {f"{rate:g}": one and one[0] for rate, one in found.items()},
+        "partial_auc": {f"{rate:g}": partial_auc(ranking, rate) for rate in FALSE_POSITIVE_RATES},
+    }
 
 
 def _per_category(scored: ScoredSegments) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, logit, stdtrit
 
-
 METRICS = ("auc", "ap", "pr_auc_trapezoid")
 
 

@@ -72,6 +72,7 @@ def prepare(config: SweepConfig, path: Path) -> Prepared:
     warnings = _compare(train, tested)
     pool, left_out = training_videos(train, config.train_split, config.manifest)
     test = TestSet.of_store(tested, config.test_split, config.manifest)
+    test.require_frame_labels()
     warnings += [f"{train.path}: {text}" for text in left_out]
     warnings += [f"{tested.path}: {text}" for text in test.warnings]
     warnings += _check_no_overlap(train, tested, pool.index, test.videos.index)

@@ -17,9 +17,7 @@ DRAW = ("store", "fraction", "num_videos", "seed")
 KEY = ("store", "test_store", "draw", "layer", "rule", "scorer", "l2", "kappa")
 SHOWN = ("store", "layer", "rule", "scorer", "l2", "num_videos", "seed", "kappa")
 # An empty text reads back as no value.
-TEXTS = {
-    name: str for name in ("store", "test_store", "rule", "layers", "scorer", "scores", "draw")
-}
+TEXTS = dict.fromkeys(("store", "test_store", "rule", "layers", "scorer", "scores", "draw"), str)
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -228,7 +228,9 @@ def test_rows_of_an_earlier_sweep_are_never_lost(store, tmp_path, suffix):
     out = tmp_path / f"sweep.{suffix}"
     first = run_sweep(grid(store, layers=(3,)), out)
     before = out.read_bytes()
-    with pytest.raises(HiProbeError, match="its rows would be lost. Write to another file, or add"):
+    with pytest.raises(
+        HiProbeError, match=r"its rows would be lost\. Write to another file, or add"
+    ):
         run_sweep(grid(store, layers=(4,)), out)
     with pytest.raises(HiProbeError, match=r"holds 24 of these experiments already:\n.*layer 3"):
         run_sweep(grid(store, layers=(3, 4)), out, existing="append")
@@ -242,8 +244,8 @@ def test_rows_of_an_earlier_sweep_are_never_lost(store, tmp_path, suffix):
 
 def test_a_draw_of_the_same_videos_is_not_appended_under_another_fraction(store, tmp_path):
     run_sweep(grid(store, fractions=(0.01,), layers=(3,)), tmp_path / "s.csv")
+    again = grid(store, fractions=(0.05,), layers=(3,))
     with pytest.raises(HiProbeError, match="holds 12 of these experiments already"):
-        again = grid(store, fractions=(0.05,), layers=(3,))
         run_sweep(again, tmp_path / "s.csv", existing="append")
 
 
@@ -279,3 +281,14 @@ def test_probe_says_that_a_fraction_was_raised(store):
     (warning,) = run_probe(ProbeConfig(store, fraction=0.01)).training["warnings"]
     assert warning.startswith("a fraction of 0.01 of 6 normal and 6 anomalous videos: 4 are drawn")
     assert run_probe(ProbeConfig(store, fraction=0.5)).training["warnings"] == []
+
+
+def test_labels_of_videos_alone_are_refused(store, tmp_path):
+    records = [
+        VideoRecord(name, "x", row["split"], row["label"])
+        for name, row in FeatureStore.open(store).videos.iterrows()
+    ]
+    write_manifest(tmp_path / "m.csv", records)
+    with pytest.raises(HiProbeError, match="in the 6 anomalous test videos something happens"):
+        run_sweep(grid(store, manifest=tmp_path / "m.csv"), tmp_path / "sweep.csv")
+    assert not (tmp_path / "sweep.csv").exists()
