@@ -14,7 +14,7 @@ def evaluate(
     probe: options.ProbePath,
     results: options.NewResults,
     split: options.Split = "test",
-    sigma: options.Sigma = 0.4,
+    sigma: options.Sigma = options.DEFAULT_SIGMA,
     threshold: options.Threshold = "auto",
     resamples: options.Resamples = 1000,
     seed: options.Seed = 0,

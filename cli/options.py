@@ -146,6 +146,7 @@ Scorers = Annotated[
 ]
 
 # How scores become intervals and figures.
+DEFAULT_SIGMA = 0.4  # for all: differently smoothed results do not compare
 Sigma = Annotated[
     float, typer.Option(min=0, help="Smooth the scores with a σ of so many segments; 0 does not.")
 ]

@@ -30,6 +30,7 @@ from hiprobe.store import HiProbeError, file_digest, read_manifest
 from hiprobe.store.csv_rows import check_header
 from hiprobe.store.errors import listing
 from hiprobe.store.fields import MAX_FRAMES
+from hiprobe.store.localization import DEFAULT_SIGMA
 from hiprobe.store.single_files import check_file
 
 COLUMNS = ("video_id", "start_frame", "stop_frame", "score")
@@ -62,7 +63,7 @@ class ScoresConfig:
     manifest: Path
     results: Path
     split: str = "test"
-    sigma: float = 0.0
+    sigma: float = DEFAULT_SIGMA
     threshold: float = DEFAULT_THRESHOLD
     num_resamples: int = 1000
     seed: int = 0

@@ -121,6 +121,7 @@ def test_choices_are_those_of_the_stages():
     from hiprobe.evaluate.test_set import ENDS, LENGTHS
     from hiprobe.extract.backbone import DTYPES
     from hiprobe.extract.explain import KINDS
+    from hiprobe.store.localization import DEFAULT_SIGMA
     from hiprobe.store.manifest import SPLITS
     from hiprobe.sweep.tables import TABLES
 
@@ -129,6 +130,7 @@ def test_choices_are_those_of_the_stages():
     assert choices(options.Length) == LENGTHS
     assert choices(options.Ends) == ENDS
     assert choices(options.Dtype) == ("auto", *DTYPES)
+    assert options.DEFAULT_SIGMA == DEFAULT_SIGMA
     for function, name, values in (
         (explain.explain, "which", ("both", *KINDS)),
         (compare.compare, "scores", tuple(SCORES)),
