@@ -136,7 +136,7 @@ def run_probe(
         store={"path": str(config.store.absolute()), "provenance": store.provenance},
         layers=_layer_table(statistics, dlsp(statistics)),
         threshold=calibrate(expit(fit.training_logits), config.kappa),
-        training=_training(config, samples, notes),
+        training=_training(config, samples, fit.training_labels, notes),
         baseline=fit.baseline,
     )
 
@@ -225,12 +225,14 @@ def calibrate(scores: np.ndarray, kappa: float) -> dict[str, float]:
     return {"mean": mean, "std": std, "kappa": kappa, "value": mean + kappa * std}
 
 
-def _training(config: ProbeConfig, samples: Samples, notes: list[str]) -> dict[str, Any]:
+def _training(
+    config: ProbeConfig, samples: Samples, labels: np.ndarray, notes: list[str]
+) -> dict[str, Any]:
     """The object ``training`` of `probe.json`: what was asked for, and what was drawn."""
     return {
         "video_ids": samples.video_ids,
-        "num_samples": len(samples.is_anomalous),
-        "num_anomalous_samples": int(samples.is_anomalous.sum()),
+        "num_samples": len(labels),
+        "num_anomalous_samples": int(labels.sum()),
         "split": config.split,
         "fraction": config.fraction if config.num_videos is None else None,
         "num_videos": len(samples.video_ids),
