@@ -25,6 +25,7 @@ from hiprobe.probe.saliency import (
 from hiprobe.probe.samples import Samples, draw_samples
 from hiprobe.store import FeatureStore, HiProbeError, Probe
 from hiprobe.store.scorers import DEFAULT_L2, fit_scorer
+from hiprobe.store.train_test_overlap import files_of
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def run_probe(
         layers=_layer_table(statistics, saliency),
         scorer=scorer.to_json(),
         threshold=calibrate(expit(scorer.logits(states)), config.kappa),
-        training=_training(config, samples),
+        training=_training(config, store, samples),
     )
 
 
@@ -187,10 +188,11 @@ def calibrate(scores: np.ndarray, kappa: float) -> dict[str, float]:
     return {"mean": mean, "std": std, "kappa": kappa, "value": mean + kappa * std}
 
 
-def _training(config: ProbeConfig, samples: Samples) -> dict[str, Any]:
+def _training(config: ProbeConfig, store: FeatureStore, samples: Samples) -> dict[str, Any]:
     """The object ``training`` of `probe.json`: what was asked for, and what was drawn."""
     return {
         "video_ids": samples.video_ids,
+        "files": files_of(store, samples.video_ids),
         "num_samples": len(samples.is_anomalous),
         "num_anomalous_samples": int(samples.is_anomalous.sum()),
         "split": config.split,
