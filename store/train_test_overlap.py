@@ -116,9 +116,7 @@ def _overlap(trained: VideoFiles, tested: VideoFiles, same_manifest: bool) -> di
         twins = {
             "same content": by_content.get(content) if content else None,
             "same file": by_path.get(path) if path else None,
-            "same id": video_id
-            if _is_named_alike(trained, video_id, file, same_manifest)
-            else None,
+            "same id": video_id if is_named_alike else None,
         }
         reasons = [
             what + f" as {twin}" * (twin != video_id) for what, twin in twins.items() if twin
