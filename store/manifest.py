@@ -24,6 +24,8 @@ from hiprobe.store.single_files import parse_json, read_text, write_text
 SPLITS = ("train", "test")
 LABELS = ("normal", "anomalous")
 REQUIRED_COLUMNS = ("video_id", "path", "split", "label")
+# What is known of a video's content, and may be corrected later.
+LABEL_COLUMNS = ("split", "label", "category", "annotations")
 COLUMNS = (*REQUIRED_COLUMNS, "category", "annotations", "num_frames", "fps")
 
 Annotations = tuple[tuple[int, int], ...]
