@@ -21,6 +21,7 @@ def evaluate(
     manifest: options.Manifest = None,
     length: options.Length = "true",
     ends: options.Ends = "exclusive",
+    allow_overlap: options.AllowOverlap = False,
 ) -> None:
     """Score the test videos, localize anomalies, measure AUC and AP, write a report (CPU only)."""
     from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
@@ -37,6 +38,7 @@ def evaluate(
         seed=seed,
         manifest=manifest,
         convention=Convention(length, ends),
+        allow_overlap=allow_overlap,
     )
     with status("evaluating") as on_step:
         metrics = run_evaluate(config, on_step)

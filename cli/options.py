@@ -104,6 +104,10 @@ Manifest = Annotated[
         help="Take splits, labels and annotations from this manifest instead of the store."
     ),
 ]
+AllowOverlap = Annotated[
+    bool,
+    typer.Option("--allow-overlap", help="Test on videos that were trained on too; say so."),
+]
 
 # What the commands draw, and from which videos.
 Split = Annotated[Literal["train", "test"], typer.Option(help="Use the videos of this split.")]

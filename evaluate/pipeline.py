@@ -21,6 +21,7 @@ from hiprobe.evaluate.test_set import DEFAULT_CONVENTION, Convention, TestSet
 from hiprobe.store import FeatureStore, HiProbeError, Probe
 from hiprobe.store.localization import DEFAULT_SIGMA
 from hiprobe.store.provenance import Purpose
+from hiprobe.store.train_test_overlap import check_overlap, files_of, files_trained_on
 
 LIBRARIES = ("hiprobe", "numpy", "scipy", "scikit-learn", "zarr")
 
@@ -44,6 +45,8 @@ class EvaluateConfig:
         Labels, splits and annotations from here instead of the store's.
     convention : Convention
         How annotations become labels of frames.
+    allow_overlap : bool
+        Evaluate videos that were trained on too, with a warning.
     """
 
     store: Path
@@ -56,6 +59,7 @@ class EvaluateConfig:
     seed: int = 0
     manifest: Path | None = None
     convention: Convention = DEFAULT_CONVENTION
+    allow_overlap: bool = False
 
 
 def run_evaluate(
@@ -77,7 +81,13 @@ def run_evaluate(
     store, probe = FeatureStore.open(config.store), Probe.load(config.probe)
     other_settings = _check_same_model(store, probe, config)
     test = TestSet.of_store(store, config.split, config.manifest, config.convention)
-    coincidences = _check_no_overlap(probe, test, config)
+    overlap = check_overlap(
+        files_trained_on(probe.training),
+        files_of(store, test.videos.index),
+        same_manifest=probe.origin.same_manifest(store.origin),
+        allow=config.allow_overlap,
+        where=config.probe,
+    )
     on_step("scoring")
     # Some videos at a time: a layer of a large test set does not fit into memory.
     scored = test.score(
@@ -88,7 +98,7 @@ def run_evaluate(
     metrics = measure(scored, config.num_resamples, config.seed, on_step)
     metrics |= {
         "ground_truth": config.convention.to_json(),
-        "warnings": [*test.warnings, *coincidences, *other_settings, *few_videos(metrics)],
+        "warnings": [*test.warnings, *overlap, *other_settings, *few_videos(metrics)],
         "provenance": _provenance(store, probe, config),
         "layer": probe.layer,
         "layers": probe.layers,
@@ -127,25 +137,6 @@ def _check_same_model(store: FeatureStore, probe: Probe, config: EvaluateConfig)
     ]
 
 
-def _check_no_overlap(probe: Probe, test: TestSet, config: EvaluateConfig) -> list[str]:
-    """Refuse to evaluate training videos; warn where ids coincide and nobody can tell."""
-    overlap = sorted(set(probe.training["video_ids"]) & set(test.videos.index))
-    if not overlap:
-        return []
-    assert test.store is not None
-    # A manifest names its videos: equal ids mean equal videos only within one.
-    if not probe.origin.same_manifest(test.store.origin):
-        return [
-            f"{len(overlap)} of the videos have ids of videos that the probe was trained on, for "
-            f"example {overlap[0]}, by another manifest: if they are the same videos, these "
-            "figures say nothing"
-        ]
-    raise HiProbeError(
-        f"{config.probe}: {len(overlap)} of the videos to evaluate were used for training, "
-        f"for example {overlap[0]!r}. Evaluate another --split."
-    )
-
-
 def _provenance(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> dict[str, Any]:
     """How the results were made, without the probe's weights and lists of videos."""
     return {
@@ -161,7 +152,7 @@ def _provenance(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> di
             "layer": probe.layer,
             "scorer": {k: v for k, v in probe.scorer.items() if not isinstance(v, list)},
             "threshold": probe.threshold,
-            "training": {k: v for k, v in probe.training.items() if k != "video_ids"}
+            "training": {k: v for k, v in probe.training.items() if k not in ("video_ids", "files")}
             | {"num_videos": len(probe.training["video_ids"])},
             "store": probe.store.get("path"),
         },

@@ -27,6 +27,7 @@ from hiprobe.probe.saliency import (
 from hiprobe.probe.samples import Samples, draw_samples
 from hiprobe.store import FeatureStore, HiProbeError, Probe
 from hiprobe.store.scorers import DEFAULT_L2
+from hiprobe.store.train_test_overlap import files_of
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def run_probe(
         store={"path": str(config.store.absolute()), "provenance": store.provenance},
         layers=_layer_table(statistics, dlsp(statistics)),
         threshold=calibrate(expit(fit.training_logits), config.kappa),
-        training=_training(config, samples, fit.training_labels, notes),
+        training=_training(config, store, samples, fit.training_labels, notes),
         baseline=fit.baseline,
     )
 
@@ -226,11 +227,16 @@ def calibrate(scores: np.ndarray, kappa: float) -> dict[str, float]:
 
 
 def _training(
-    config: ProbeConfig, samples: Samples, labels: np.ndarray, notes: list[str]
+    config: ProbeConfig,
+    store: FeatureStore,
+    samples: Samples,
+    labels: np.ndarray,
+    notes: list[str],
 ) -> dict[str, Any]:
     """The object ``training`` of `probe.json`: what was asked for, and what was drawn."""
     return {
         "video_ids": samples.video_ids,
+        "files": files_of(store, samples.video_ids),
         "num_samples": len(labels),
         "num_anomalous_samples": int(labels.sum()),
         "split": config.split,

@@ -18,10 +18,11 @@ from hiprobe.evaluate.test_set import TestSet
 from hiprobe.probe.pipeline import calibrate
 from hiprobe.probe.saliency import layer_statistics
 from hiprobe.probe.samples import Samples, samples_of, training_videos
-from hiprobe.store import FeatureStore, HiProbeError, StoreError
+from hiprobe.store import FeatureStore, StoreError
 from hiprobe.store.provenance import Purpose
 from hiprobe.store.scorers import fit_scorer
 from hiprobe.store.scorers.base import Scorer
+from hiprobe.store.train_test_overlap import check_overlap, files_of
 from hiprobe.sweep.draws import distinct_draws
 from hiprobe.sweep.grid import Draw, SweepConfig, Task
 from hiprobe.sweep.kept_scores import KeptScores
@@ -75,7 +76,13 @@ def prepare(config: SweepConfig, path: Path) -> Prepared:
     test.require_frame_labels()
     warnings += [f"{train.path}: {text}" for text in left_out]
     warnings += [f"{tested.path}: {text}" for text in test.warnings]
-    warnings += _check_no_overlap(train, tested, pool.index, test.videos.index)
+    warnings += check_overlap(
+        files_of(train, pool.index),
+        files_of(tested, test.videos.index),
+        same_manifest=train.origin.same_manifest(tested.origin),
+        allow=config.allow_overlap,
+        where=train.path,
+    )
     chosen, said = distinct_draws(config, pool["label"])
     warnings += [f"{train.path}: {text}" for text in said]
     # Draws overlap: what any of them holds is read once, and each takes its rows of that.
@@ -133,25 +140,6 @@ def _compare(train: FeatureStore, test: FeatureStore) -> list[str]:
             f"{texts[0]}: a scorer of one says nothing about the other. Extract both alike."
         )
     return texts
-
-
-def _check_no_overlap(
-    train: FeatureStore, test: FeatureStore, training: pd.Index, tested: pd.Index
-) -> list[str]:
-    """Refuse to test on training videos; warn where ids coincide and nobody can tell."""
-    overlap = sorted(set(training) & set(tested))
-    if not overlap:
-        return []
-    if not train.origin.same_manifest(test.origin):
-        return [
-            f"{test.path}: {len(overlap)} of the videos have ids of training videos of "
-            f"{train.path}, for example {overlap[0]}, by another manifest: if they are the same "
-            "videos, these figures say nothing"
-        ]
-    raise HiProbeError(
-        f"{train.path}: {len(overlap)} videos are both to train and to test on, for example "
-        f"{overlap[0]!r}. Choose other splits."
-    )
 
 
 @dataclass(frozen=True)
