@@ -83,6 +83,8 @@ class LayerRule:
     measure : callable
     needs_anomalies : bool
         Whether it needs training samples of both classes.
+    uses_scorer : bool
+        Whether its figures depend on the scorer that will be trained.
     few_videos : int
         With fewer videos its choice is noise, and `warnings` says so.
     """
@@ -91,6 +93,7 @@ class LayerRule:
     choose: Choose
     measure: Measure = _nothing
     needs_anomalies: bool = True
+    uses_scorer: bool = False
     few_videos: int = 0
 
     def warnings(self, samples: RuleSamples) -> list[str]:
@@ -247,6 +250,7 @@ LAYER_RULES = {
         "the layer of the best AUC cross-validated by video",
         _largest,
         _cross_validated_auc,
+        uses_scorer=True,
         few_videos=FEW_VIDEOS_FOR_CV,
     ),
     "mmd": LayerRule("the layer of the largest kernel distance of the classes", _largest, _mmd),
