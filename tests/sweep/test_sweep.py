@@ -258,7 +258,8 @@ def test_a_draw_of_the_same_videos_is_not_appended_under_another_fraction(store,
 def test_a_draw_that_is_there_already_is_said_and_counted_once(store, tmp_path):
     """12 training videos: 1 % and 5 % are both raised to 2 of each class."""
     warnings = []
-    config = grid(store, fractions=(0.01, 0.05, 1.0), seeds=(0, 1, 2), layers=(3,))
+    sizes = {"fractions": (0.01, 0.05, 1.0), "seeds": (0, 1, 2)}
+    config = grid(store, scorers=("logistic",), layers=(3,), **sizes)
     table = run_sweep(config, tmp_path / "sweep.csv", on_warning=warnings.append)
     counts = table[table.kappa == 0.2].groupby(["fraction", "num_videos"]).size()
     assert counts.to_dict() == {(0.01, 4): 3, (1.0, 12): 1}
