@@ -1,0 +1,88 @@
+"""One layer's part in a probe: its scorer, and how much its log odds count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+
+from hiprobe.store import fields
+from hiprobe.store.scorers import scorer_from_json
+from hiprobe.store.scorers.base import Scorer
+
+MAX_LAYERS = 10_000
+
+
+@dataclass(frozen=True)
+class Member:
+    """A scorer of one layer, and the unit of its log odds.
+
+    Attributes
+    ----------
+    layer : int
+        The layer whose hidden states it reads.
+    scale : float > 0
+        The standard deviation of its log odds over the training samples: members of different
+        layers then count alike. 1 for the only member of a probe.
+    scorer : dict
+        ``kind``, its parameters and the settings of the fit; see `hiprobe.store.scorers`.
+    """
+
+    layer: int
+    scale: float
+    scorer: dict[str, Any]
+
+    @cached_property
+    def fitted(self) -> Scorer:
+        """The scorer, read once."""
+        return scorer_from_json(self.scorer)
+
+    def logits(self, states: np.ndarray) -> np.ndarray:
+        """Log odds of (segment, feature) states of `layer`, in units of `scale`: (segment,)."""
+        return self.fitted.logits(states) / self.scale
+
+    def to_json(self) -> dict[str, Any]:
+        """Its object in `probe.json`."""
+        return {"layer": self.layer, "scale": self.scale, "scorer": self.scorer}
+
+    @classmethod
+    def from_json(cls, content: Any, name: str = "a member") -> Self:
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        ValueError, HiProbeError
+            Something in it cannot be right.
+        """
+        content = fields.mapping(content, name)
+        scale = fields.number(fields.member(content, "scale"), f"the scale of {name}")
+        if not scale > 0:
+            raise ValueError(f"the scale of {name} is {scale}, expected a number above 0")
+        one = cls(
+            fields.whole(fields.member(content, "layer"), f"the layer of {name}", MAX_LAYERS),
+            scale,
+            fields.mapping(fields.member(content, "scorer"), f"the scorer of {name}"),
+        )
+        _ = one.fitted  # says what is wrong with it
+        return one
+
+
+def mean_logits(members: Sequence[Member], states: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Mean of the members' log odds.
+
+    Parameters
+    ----------
+    members : sequence of Member
+    states : mapping of int to (segment, feature) float
+        Hidden states of the members' layers, of the same segments.
+
+    Returns
+    -------
+    (segment,) float64
+    """
+    # Not `np.mean`: the log odds of one member come out as they are, to the last bit.
+    total = sum(member.logits(states[member.layer]) for member in members)
+    return np.asarray(total) / len(members)
