@@ -1,4 +1,4 @@
-"""The probing job: store → few-shot samples → DLSP → scorer → threshold → `probe.json`.
+"""The probing job: store → few-shot samples → layers → scorers → threshold → `probe.json`.
 
 Run by ``hiprobe probe``. Reads the training videos' states layer by layer; needs no GPU, no
 torch and no model.
@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from scipy.special import expit
 
+from hiprobe.probe.layer_rules import DEFAULT_RULE, LayerRule, RuleSamples, layer_rule
+from hiprobe.probe.multiple_instance import fit_samples
 from hiprobe.probe.saliency import (
     DEFAULT_BINS,
     METRICS,
@@ -24,7 +26,7 @@ from hiprobe.probe.saliency import (
 )
 from hiprobe.probe.samples import Samples, draw_samples
 from hiprobe.store import FeatureStore, HiProbeError, Probe
-from hiprobe.store.scorers import DEFAULT_L2, fit_scorer
+from hiprobe.store.scorers import DEFAULT_L2
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,9 @@ class ProbeConfig:
     store : Path
     split, fraction, num_videos, seed, labels, samples_per_video, manifest
         Which samples to train on; see `hiprobe.probe.samples.draw_samples`.
-    layer : int or None
-        None lets DLSP choose.
+    layer : int, tuple of int, str or None
+        The layer to read, or several, whose log odds are averaged; or the name of a rule of
+        `hiprobe.probe.layer_rules`; None is the default one.
     scorer : str
         One of `hiprobe.store.scorers.SCORERS`.
     kappa : float
@@ -46,6 +49,8 @@ class ProbeConfig:
         B of the entropy.
     l2 : float
         Penalty of the scorer; 0 is the paper's setting.
+    mil : int
+        Times to fit again on the top segments of anomalous videos.
     """
 
     store: Path
@@ -53,7 +58,7 @@ class ProbeConfig:
     fraction: float = 1.0
     num_videos: int | None = None
     seed: int = 0
-    layer: int | None = None
+    layer: int | tuple[int, ...] | str | None = None
     labels: str = "video"
     samples_per_video: int = 1
     scorer: str = "logistic"
@@ -61,6 +66,21 @@ class ProbeConfig:
     num_bins: int = DEFAULT_BINS
     l2: float = DEFAULT_L2
     manifest: Path | None = None
+    mil: int = 0
+
+    @property
+    def rule(self) -> str | None:
+        """The rule that chooses the layers; None where they are given."""
+        if self.layer is None:
+            return DEFAULT_RULE
+        return self.layer if isinstance(self.layer, str) else None
+
+    @property
+    def given_layers(self) -> tuple[int, ...]:
+        """The layers asked for by number."""
+        if self.layer is None or isinstance(self.layer, str):
+            return ()
+        return (self.layer,) if isinstance(self.layer, int) else self.layer
 
     def draw(self, store: FeatureStore) -> Samples:
         """Draw the samples that are asked for."""
@@ -79,18 +99,18 @@ class ProbeConfig:
 def run_probe(
     config: ProbeConfig, on_layer: Callable[[int, int], None] = lambda done, total: None
 ) -> Probe:
-    """Choose a layer, train the scorer on it and calibrate the threshold.
+    """Choose layers, train a scorer on each and calibrate the threshold.
 
     Parameters
     ----------
     config : ProbeConfig
     on_layer : callable
-        Called with (layers done, layers) as DLSP goes.
+        Called with (layers done, layers) as they are measured.
 
     Returns
     -------
     Probe
-        ``training["warnings"]`` names videos that take no part.
+        ``training["warnings"]`` names videos that take no part, and what to keep in mind.
 
     Raises
     ------
@@ -98,22 +118,26 @@ def run_probe(
         No training videos, or of one class only; no such layer.
     """
     store = FeatureStore.open(config.store)
-    if config.layer is not None:
-        store.check_layers([config.layer])
+    store.check_layers(config.given_layers)
+    rule = None if config.rule is None else layer_rule(config.rule)
     samples = config.draw(store)
+    of_rule = RuleSamples(
+        samples.owner, samples.is_anomalous, config.scorer, config.l2, config.num_bins, config.seed
+    )
     # Also where the layer is given: `probe.json` shows what DLSP would have chosen from.
-    statistics = measure_layers(store, samples, config.num_bins, on_layer)
-    saliency = dlsp(statistics)
-    layer = saliency.layer if config.layer is None else config.layer
-    states = samples.states(store, layer)
-    scorer = fit_scorer(config.scorer, states, samples.is_anomalous, config.l2)
-    return Probe(
+    statistics, chosen = _measure(store, samples, of_rule, rule, on_layer)
+    (fit,) = fit_samples(
+        store, samples, config.given_layers or chosen, config.scorer, config.l2,
+        mil=config.mil, baseline=max(store.layers),
+    )  # fmt: skip
+    notes = rule.warnings(of_rule) if rule else []
+    return Probe.of_members(
+        fit.members,
         store={"path": str(config.store.absolute()), "provenance": store.provenance},
-        layer=layer,
-        layers=_layer_table(statistics, saliency),
-        scorer=scorer.to_json(),
-        threshold=calibrate(expit(scorer.logits(states)), config.kappa),
-        training=_training(config, samples),
+        layers=_layer_table(statistics, dlsp(statistics)),
+        threshold=calibrate(expit(fit.training_logits), config.kappa),
+        training=_training(config, samples, fit.training_labels, notes),
+        baseline=fit.baseline,
     )
 
 
@@ -144,14 +168,28 @@ def measure_layers(
     HiProbeError
         The store has no layer above 0.
     """
-    layers_above_0(store)
-    statistics = {}
+    of_rule = RuleSamples(samples.owner, samples.is_anomalous, num_bins=num_bins)
+    return _measure(store, samples, of_rule, None, on_layer)[0]
+
+
+def _measure(
+    store: FeatureStore,
+    samples: Samples,
+    of_rule: RuleSamples,
+    rule: LayerRule | None,
+    on_layer: Callable[[int, int], None],
+) -> tuple[dict[int, LayerStatistics], tuple[int, ...]]:
+    """Measure DLSP's metrics, and let a rule choose, from one read of each layer."""
+    above_0 = layers_above_0(store)
+    statistics, measured = {}, {}
     for done, layer in enumerate(store.layers):
         on_layer(done, len(store.layers))
         states = samples.states(store, layer)
-        statistics[layer] = layer_statistics(states, samples.is_anomalous, num_bins)
+        statistics[layer] = layer_statistics(states, samples.is_anomalous, of_rule.num_bins)
+        if rule is not None and layer in above_0:
+            measured[layer] = rule.measure(states, of_rule, statistics[layer])
     on_layer(len(store.layers), len(store.layers))
-    return statistics
+    return statistics, rule.choose(measured) if rule else ()
 
 
 def layers_above_0(store: FeatureStore) -> list[int]:
@@ -187,12 +225,14 @@ def calibrate(scores: np.ndarray, kappa: float) -> dict[str, float]:
     return {"mean": mean, "std": std, "kappa": kappa, "value": mean + kappa * std}
 
 
-def _training(config: ProbeConfig, samples: Samples) -> dict[str, Any]:
+def _training(
+    config: ProbeConfig, samples: Samples, labels: np.ndarray, notes: list[str]
+) -> dict[str, Any]:
     """The object ``training`` of `probe.json`: what was asked for, and what was drawn."""
     return {
         "video_ids": samples.video_ids,
-        "num_samples": len(samples.is_anomalous),
-        "num_anomalous_samples": int(samples.is_anomalous.sum()),
+        "num_samples": len(labels),
+        "num_anomalous_samples": int(labels.sum()),
         "split": config.split,
         "fraction": config.fraction if config.num_videos is None else None,
         "num_videos": len(samples.video_ids),
@@ -200,9 +240,10 @@ def _training(config: ProbeConfig, samples: Samples) -> dict[str, Any]:
         "labels": config.labels,
         "samples_per_video": config.samples_per_video if config.labels == "video" else None,
         "num_bins": config.num_bins,
-        "layer_choice": "dlsp" if config.layer is None else "fixed",
+        "layer_choice": config.rule or "fixed",
+        "mil": config.mil,
         "manifest": str(config.manifest.absolute()) if config.manifest else None,
-        "warnings": list(samples.warnings),
+        "warnings": [*samples.warnings, *notes],
     }
 
 

@@ -7,7 +7,7 @@ many times from the same videos.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -59,16 +59,17 @@ class Samples:
         Segments are read and averaged some videos at a time, so that memory holds the samples and
         not the layer.
         """
-        # A sample's segments lie side by side and samples are in their order, so the samples of
-        # the videos just read are a slice of rows too: those whose first segment is among theirs.
+        # A sample's segments are of one video, and videos are read whole.
         first_columns = self.averaging.indices[self.averaging.indptr[:-1]]
-        parts, column = [], 0
+        samples, column = np.empty((0, 0)), 0
         for _, states in store.iter_layer(layer, self.video_ids):
             columns = slice(column, column + len(states))
-            first, last = np.searchsorted(first_columns, [columns.start, columns.stop])
-            parts.append(self.averaging[first:last, columns] @ states)
+            rows = np.flatnonzero((columns.start <= first_columns) & (first_columns < columns.stop))
+            if not samples.size:
+                samples = np.empty((len(first_columns), states.shape[1]))
+            samples[rows] = self.averaging[rows][:, columns] @ states
             column = columns.stop
-        return np.concatenate(parts)
+        return samples
 
     def rows_of(self, video_ids: Sequence[str]) -> np.ndarray:
         """Which samples are of some videos: (sample,) bool.
@@ -225,23 +226,35 @@ def make_samples(
         1: the mean over the video's segments. N: the segments are resampled to N by equal
         temporal bins, averaged in each (with fewer segments than bins, some repeat).
     """
+    return binned_samples(store, video_ids, labels, lambda num_segments: samples_per_video)
+
+
+def binned_samples(
+    store: FeatureStore,
+    video_ids: Sequence[str],
+    labels: pd.Series,
+    num_bins: Callable[[int], int],
+) -> Samples:
+    """Average the segments of some videos in temporal bins; `num_bins` is called with theirs."""
     counts = store.videos.loc[list(video_ids), "num_segments"]
-    columns, weights, lengths = [], [], []
+    columns, weights, lengths, numbers = [], [], [], []
     first = 0
     ordered = _in_store_order(store, video_ids)
     for video_id in ordered:
-        for start, stop in temporal_bins(int(counts[video_id]), samples_per_video):
+        num_segments = int(counts[video_id])
+        numbers.append(num_bins(num_segments))
+        for start, stop in temporal_bins(num_segments, numbers[-1]):
             columns.append(np.arange(first + start, first + stop))
             weights.append(np.full(stop - start, 1.0 / (stop - start)))
             lengths.append(stop - start)
-        first += int(counts[video_id])
+        first += num_segments
     averaging = csr_array(
         (np.concatenate(weights), np.concatenate(columns), np.cumsum([0, *lengths])),
         shape=(len(lengths), first),
     )
     is_anomalous = (labels[ordered] == "anomalous").to_numpy()
     owner, flags = (
-        np.repeat(values, samples_per_video) for values in (np.array(ordered, object), is_anomalous)
+        np.repeat(values, numbers) for values in (np.array(ordered, object), is_anomalous)
     )
     return Samples(labels[ordered], owner, flags, averaging)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -34,6 +34,13 @@ class Member:
     layer: int
     scale: float
     scorer: dict[str, Any]
+
+    @classmethod
+    def of(cls, layer: int, scorer: Scorer, scale: float = 1.0) -> Self:
+        """Make a member of a scorer just fitted."""
+        one = cls(layer, scale, scorer.to_json())
+        one.__dict__["fitted"] = scorer  # what `fitted` would read again from its own JSON
+        return one
 
     @cached_property
     def fitted(self) -> Scorer:
@@ -86,3 +93,37 @@ def mean_logits(members: Sequence[Member], states: Mapping[int, np.ndarray]) -> 
     # Not `np.mean`: the log odds of one member come out as they are, to the last bit.
     total = sum(member.logits(states[member.layer]) for member in members)
     return np.asarray(total) / len(members)
+
+
+def read_logits(
+    ensembles: Sequence[Sequence[Member]], read: Callable[[int], Iterable[np.ndarray]]
+) -> np.ndarray:
+    """Mean log odds of several ensembles' members, each layer read once.
+
+    Memory holds what `read` gives at a time, and the log odds.
+
+    Parameters
+    ----------
+    ensembles : sequence of sequence of Member
+        For example a probe's `members`, and its `baseline` alone.
+    read : callable
+        Gives a layer's (segment, feature) states, some segments at a time, of every layer the
+        same segments.
+
+    Returns
+    -------
+    (ensemble, segment) float64
+    """
+    totals: list[np.ndarray | float] = [0.0] * len(ensembles)
+    for layer in sorted({member.layer for members in ensembles for member in members}):
+        owns = [[one for one in members if one.layer == layer] for members in ensembles]
+        parts: list[list[np.ndarray]] = [[] for _ in ensembles]
+        for states in read(layer):
+            wide = states.astype(np.float64)  # once, not by each scorer
+            for own, part in zip(owns, parts, strict=True):
+                if own:
+                    part.append(sum(member.logits(wide) for member in own))
+        for index, part in enumerate(parts):
+            if part:
+                totals[index] = totals[index] + np.concatenate(part)
+    return np.stack([total / len(one) for total, one in zip(totals, ensembles, strict=True)])
