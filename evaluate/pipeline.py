@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from hiprobe.evaluate.measure import measure
+from hiprobe.evaluate.measure import few_videos, measure
 from hiprobe.evaluate.peaks import peak_thumbnails
 from hiprobe.evaluate.report import publish
 from hiprobe.evaluate.test_set import DEFAULT_CONVENTION, Convention, TestSet
@@ -88,7 +88,7 @@ def run_evaluate(
     metrics = measure(scored, config.num_resamples, config.seed, on_step)
     metrics |= {
         "ground_truth": config.convention.to_json(),
-        "warnings": [*test.warnings, *coincidences, *other_settings],
+        "warnings": [*test.warnings, *coincidences, *other_settings, *few_videos(metrics)],
         "provenance": _provenance(store, probe, config),
         "layer": probe.layer,
         "layers": probe.layers,

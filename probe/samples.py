@@ -137,6 +137,7 @@ def draw_samples(
     """
     videos, warnings = training_videos(store, split, manifest)
     chosen = choose_videos(videos["label"], fraction, seed, num_videos)
+    warnings += other_size(videos["label"], len(chosen), fraction, num_videos)
     samples = samples_of(store, videos, chosen, labels, samples_per_video)
     return replace(samples, warnings=tuple(warnings))
 
@@ -167,7 +168,8 @@ def choose_videos(
     labels : Series of {'normal', 'anomalous'}
         Indexed by video id.
     fraction : float in (0, 1]
-        Of each class, rounded; at least two videos of a class, where it has them.
+        Of each class, rounded; at least two videos of a class, where it has them: `other_size`
+        says when that makes the draw another one than was asked for.
     seed : int
     num_videos : int, optional
         So many videos in all, instead of a fraction.
@@ -175,7 +177,7 @@ def choose_videos(
     Returns
     -------
     list of str
-        Video ids in the order of `labels`.
+        Video ids in the order of `labels`. Small fractions may draw the very same videos.
     """
     counts = {label: int((labels == label).sum()) for label in ("normal", "anomalous")}
     if num_videos is None:
@@ -191,6 +193,35 @@ def choose_videos(
         of_class = labels.index[labels == label].to_numpy()
         chosen.update(rng.permutation(of_class)[: max(number, MIN_VIDEOS_PER_CLASS)])
     return [video_id for video_id in labels.index if video_id in chosen]
+
+
+def other_size(
+    labels: pd.Series, num_drawn: int, fraction: float, num_videos: int | None = None
+) -> list[str]:
+    """Say, in at most one sentence, that a draw is larger or smaller than was asked for.
+
+    Parameters
+    ----------
+    labels : Series of {'normal', 'anomalous'}
+        Of all videos that can be drawn.
+    num_drawn : int
+        As `choose_videos` drew.
+    fraction, num_videos
+        As it was asked to.
+    """
+    counts = {label: int((labels == label).sum()) for label in ("normal", "anomalous")}
+    if num_videos is None:
+        if all(round(fraction * count) >= MIN_VIDEOS_PER_CLASS for count in counts.values()):
+            return []
+        asked = f"a fraction of {fraction:g}"
+    elif num_drawn == num_videos:
+        return []
+    else:
+        asked = f"{num_videos} videos"
+    return [
+        f"{asked} of {counts['normal']} normal and {counts['anomalous']} anomalous videos: "
+        f"{num_drawn} are drawn, at least {MIN_VIDEOS_PER_CLASS} of each class and at most all"
+    ]
 
 
 def samples_of(

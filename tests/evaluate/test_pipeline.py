@@ -4,6 +4,7 @@ import csv
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -186,13 +187,58 @@ def test_annotations_beyond_the_end_are_clipped_and_said(config, tmp_path):
     assert "annotation ended at 9000, clipped to its" in metrics["warnings"][0]
 
 
-@pytest.mark.parametrize(
-    ("annotations", "message"),
-    [((), "no annotation says where"), (((8000, 9000),), "8000:9000 lies beyond its")],
-)
-def test_unusable_ground_truth_is_listed(config, tmp_path, annotations, message):
-    with pytest.raises(ManifestError, match=message):
-        run_evaluate(other_labels(config, tmp_path, "anomalous", annotations))
+def test_annotations_beyond_the_video_are_listed(config, tmp_path):
+    with pytest.raises(ManifestError, match="8000:9000 lies beyond its"):
+        run_evaluate(other_labels(config, tmp_path, "anomalous", ((8000, 9000),)))
+
+
+def with_annotations(config, tmp_path, keep):
+    """A manifest that has the annotations of some videos only."""
+    known = FeatureStore.open(config.store).videos
+    records = [
+        VideoRecord(name, "x", row["split"], row["label"], "", row["annotations"] * keep(name))
+        for name, row in known.iterrows()
+    ]
+    write_manifest(tmp_path / "other.csv", records)
+    return changed(config, manifest=tmp_path / "other.csv")
+
+
+def test_one_missing_annotation_is_a_mistake(config, tmp_path):
+    with pytest.raises(ManifestError, match="1 test video.*\n  video-03: labelled anomalous, but"):
+        run_evaluate(with_annotations(config, tmp_path, lambda name: name != "video-03"))
+
+
+def test_video_labels_alone_give_video_level_figures(config, tmp_path):
+    with_frames = run_evaluate(config)
+    metrics = run_evaluate(with_annotations(config, tmp_path, lambda name: False))
+    assert metrics["video_level"] == with_frames["video_level"]
+    videos = FeatureStore.open(config.store).videos
+    scores = pd.read_csv(config.results / "scores.csv").groupby("video_id")["smoothed"].max()
+    truth = videos.loc[scores.index, "label"] == "anomalous"
+    found = metrics["video_level"]["maximum"]
+    assert found["auc"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
+    assert found["ap"] == pytest.approx(average_precision_score(truth, scores), abs=1e-12)
+    assert found["auc_ci"] is not None
+    assert metrics["false_alarm_rate"] == with_frames["false_alarm_rate"]
+    assert metrics["num_frames"] == with_frames["num_frames"]
+    for name in ("f1", "events", "num_anomalous_frames", "equal_error_rate"):
+        assert metrics[name] is None
+    assert metrics["smoothed"]["auc"] is None
+    assert "no annotation says where in the 6 anomalous videos" in metrics["warnings"][0]
+    page = (config.results / "report.html").read_text()
+    assert "left out" in page
+    assert json.loads((config.results / "metrics.json").read_text()) == metrics
+
+
+def test_a_videos_mean_is_over_its_frames(config):
+    metrics = run_evaluate(config)
+    table = pd.read_csv(config.results / "scores.csv")
+    frames = table["stop_frame"] - table["start_frame"]
+    total = (table["smoothed"] * frames).groupby(table["video_id"]).sum()
+    means = total / frames.groupby(table["video_id"]).sum()
+    truth = FeatureStore.open(config.store).videos.loc[means.index, "label"] == "anomalous"
+    expected = roc_auc_score(truth, means)
+    assert metrics["video_level"]["mean"]["auc"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_manifest_of_other_videos_is_refused(config, tmp_path):
