@@ -19,6 +19,7 @@ from scipy.special import expit
 
 from hiprobe.probe.fit import Fit
 from hiprobe.probe.folds import folds_by_video
+from hiprobe.probe.multiple_instance import top_segments
 from hiprobe.probe.samples import Samples
 from hiprobe.store import FeatureStore, HiProbeError
 
@@ -35,7 +36,8 @@ class HeldOutSegments:
     ----------
     logits : (segment,) float64
     is_anomalous : (segment,) bool
-        The label of its video or, with ``labels='segment'``, its own.
+        What the scorer took for anomalous: segments of anomalous videos; of each the top ones, if
+        that is what it was fitted on; with ``labels='segment'`` by annotation.
     of_normal_video : (segment,) bool
     """
 
@@ -49,6 +51,8 @@ def held_out_segments(
     samples: Samples,
     fit: Callable[[Sequence[np.ndarray]], list[Fit]],
     seed: int = 0,
+    *,
+    only_top: bool = False,
 ) -> HeldOutSegments:
     """Score the training videos' segments, each by a fit on the other folds' videos.
 
@@ -60,6 +64,9 @@ def held_out_segments(
         Fits on each of some subsets of `samples`, (sample,) bool, as the probe was fitted.
     seed : int
         Of the folds.
+    only_top : bool
+        Call only those segments of an anomalous video anomalous that `top_segments` takes: with
+        multiple-instance relabelling.
 
     Raises
     ------
@@ -87,8 +94,15 @@ def held_out_segments(
                     total[rows][own] += one.members[position].logits(states[own])
             first += len(states)
     is_normal = np.repeat((samples.labels == "normal").to_numpy(), counts)
+    logits = total / len(layers)
     labels = samples.is_anomalous if samples.by_segment else ~is_normal
-    return HeldOutSegments(total / len(layers), labels, is_normal)
+    if only_top:
+        labels = np.zeros(len(logits), dtype=bool)
+        first_of = np.cumsum([0, *counts])
+        for index in np.flatnonzero((samples.labels == "anomalous").to_numpy()):
+            own = np.arange(first_of[index], first_of[index + 1])
+            labels[own[top_segments(logits[own])]] = True
+    return HeldOutSegments(logits, labels, is_normal)
 
 
 def far_threshold(scores: np.ndarray, target_far: float) -> dict[str, Any]:

@@ -160,7 +160,9 @@ def run_probe(
     far = _target_far(config, samples)
     held_out = None
     if far is not None or config.calibration:
-        held_out = held_out_segments(store, samples, lambda own: fit_on(subsets=own), config.seed)
+        held_out = held_out_segments(
+            store, samples, lambda own: fit_on(subsets=own), config.seed, only_top=config.mil > 0
+        )
     threshold, calibration = _cut(config.kappa, far, config.calibration, fit, held_out)
     notes = rule.warnings(of_rule) if rule else []
     if held_out is not None and far is not None:
