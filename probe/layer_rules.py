@@ -21,6 +21,7 @@ from hiprobe.store import HiProbeError
 from hiprobe.store.scorers import DEFAULT_L2, fit_scorer
 
 DEFAULT_RULE = "dlsp"
+RULE_WITHOUT_ANOMALIES = "upper-half"
 NUM_TOP = 3
 FOLD_REPEATS = 4
 # Below it, the layer with the best cross-validated AUC is hardly better than one drawn by lot.
