@@ -118,6 +118,7 @@ def test_wrong_values_are_wrong_usage(arguments, message):
 
 def test_choices_are_those_of_the_stages():
     from hiprobe.evaluate.comparison import SCORES
+    from hiprobe.evaluate.convention import AS_SCORED
     from hiprobe.evaluate.test_set import ENDS, LENGTHS
     from hiprobe.extract.backbone import DTYPES
     from hiprobe.extract.explain import KINDS
@@ -127,6 +128,7 @@ def test_choices_are_those_of_the_stages():
     assert choices(options.Scorer) == SCORERS
     assert choices(options.Split) == SPLITS
     assert choices(options.Length) == LENGTHS
+    assert choices(options.ScoredLength) == (*LENGTHS, AS_SCORED)
     assert choices(options.Ends) == ENDS
     assert choices(options.Dtype) == ("auto", *DTYPES)
     for function, name, values in (
