@@ -199,8 +199,17 @@ Threshold = Annotated[
     number("auto", "Call scores above this anomalous; auto takes the probe's threshold.", float),
 ]
 Length = Annotated[
-    Literal["true", "cut-16", "pad-16"],
-    typer.Option(help="Count a video's true frames, or cut or pad them to a multiple of 16."),
+    Literal["true", "cut-16", "cut-16-xd", "pad-16"],
+    typer.Option(
+        help="Count a video's T true frames, or ⌊T/16⌋, ⌊(T-1)/16⌋ (xd) or ⌈T/16⌉ (pad) times 16."
+    ),
+]
+ScoredLength = Annotated[
+    Literal["true", "cut-16", "cut-16-xd", "pad-16", "as-scored"],
+    typer.Option(
+        help="Count a video's T true frames, or ⌊T/16⌋, ⌊(T-1)/16⌋ (xd) or ⌈T/16⌉ (pad) times 16, "
+        "or as many as it has scores of."
+    ),
 ]
 Ends = Annotated[
     Literal["exclusive", "inclusive"],

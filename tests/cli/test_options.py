@@ -134,6 +134,7 @@ def test_layers_are_chosen_by_number_or_rule(text, layers):
 
 def test_choices_are_those_of_the_stages():
     from hiprobe.evaluate.comparison import SCORES
+    from hiprobe.evaluate.convention import AS_SCORED
     from hiprobe.evaluate.test_set import ENDS, LENGTHS
     from hiprobe.extract.backbone import DTYPES
     from hiprobe.extract.explain import KINDS
@@ -146,6 +147,7 @@ def test_choices_are_those_of_the_stages():
     assert tuple(LAYER_RULES) == options.LAYER_RULES
     assert choices(options.Split) == SPLITS
     assert choices(options.Length) == LENGTHS
+    assert choices(options.ScoredLength) == (*LENGTHS, AS_SCORED)
     assert choices(options.Ends) == ENDS
     assert choices(options.Dtype) == ("auto", *DTYPES)
     assert options.DEFAULT_SIGMA == DEFAULT_SIGMA

@@ -248,7 +248,7 @@ def with_annotations(config, tmp_path, keep):
 
 
 def test_one_missing_annotation_is_a_mistake(config, tmp_path):
-    with pytest.raises(ManifestError, match="1 test video.*\n  video-03: labelled anomalous, but"):
+    with pytest.raises(ManifestError, match=r"1 test video.*\n  video-03: labelled anomalous, but"):
         run_evaluate(with_annotations(config, tmp_path, lambda name: name != "video-03"))
 
 
