@@ -37,7 +37,10 @@ def table(
     ] = 1,
     l2: options.L2 = DEFAULT_L2,
     kappa: options.Kappa = 0.2,
+    rules: options.Rules = None,
+    mil: options.Mil = 0,
     manifest: options.Manifest = None,
+    allow_overlap: options.AllowOverlap = False,
     workers: options.Workers = 0,
 ) -> None:
     """Make one of the paper's tables from stores.
@@ -61,6 +64,9 @@ def table(
         seeds=tuple(range(repeats)),
         kappas=(kappa,),
         manifest=manifest,
+        rules=rules or (),
+        mil=mil,
+        allow_overlap=allow_overlap,
     )
     with progress("layers", stays=True) as on_task:
         made = TABLES[kind](stores, TableConfig(out, sweep, workers, on_task))

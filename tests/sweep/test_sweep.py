@@ -32,6 +32,7 @@ def store(make_store):
 
 def grid(store, **options):
     defaults = {"fractions": (0.5, 0.75), "seeds": (0, 1), "kappas": (0.0, 0.2)}
+    defaults["scorers"] = ("logistic", "svm", "distance")
     return SweepConfig(stores=(store,), **(defaults | options))
 
 
@@ -361,3 +362,19 @@ def test_a_sweep_with_rules_goes_on_after_its_layers(store, tmp_path, monkeypatc
 def test_an_unknown_rule_is_refused(store, tmp_path):
     with pytest.raises(HiProbeError, match="the layer rule is 'best', expected dlsp, last,"):
         run_sweep(grid(store, rules=("best",)), tmp_path / "sweep.csv")
+
+
+def test_thresholds_for_rates_of_false_alarms_are_those_of_probe(store, tmp_path):
+    config = grid(
+        store, scorers=("logistic",), layers=(2, 3), fractions=(1.0,), seeds=(0,),
+        kappas=(0.2,), rules=("all",), target_fars=(0.05, 0.2),
+    )  # fmt: skip
+    table = run_sweep(config, tmp_path / "sweep.csv")
+    for layer, rows in ((3, table[table.layer == 3]), ((2, 3), table[table["rule"] == "all"])):
+        own = rows.set_index("target_far")["threshold"]
+        for rate in (0.05, 0.2):
+            probe = run_probe(ProbeConfig(store, layer=layer, target_far=rate))
+            assert own[rate] == pytest.approx(probe.threshold["value"], abs=1e-9), layer
+    assert table["target_far"].isna().sum() == 3
+    with pytest.raises(HiProbeError, match="holds 9 of these experiments already"):
+        run_sweep(config, tmp_path / "sweep.csv", existing="append")
