@@ -126,6 +126,10 @@ Manifest = Annotated[
         help="Take splits, labels and annotations from this manifest instead of the store."
     ),
 ]
+AllowOverlap = Annotated[
+    bool,
+    typer.Option("--allow-overlap", help="Test on videos that were trained on too; say so."),
+]
 
 # What the commands draw, and from which videos.
 Split = Annotated[Literal["train", "test"], typer.Option(help="Use the videos of this split.")]
@@ -186,6 +190,7 @@ Scorers = Annotated[
 ]
 
 # How scores become intervals and figures.
+DEFAULT_SIGMA = 0.4  # for all: differently smoothed results do not compare
 Sigma = Annotated[
     float, typer.Option(min=0, help="Smooth the scores with a σ of so many segments; 0 does not.")
 ]
@@ -194,8 +199,17 @@ Threshold = Annotated[
     number("auto", "Call scores above this anomalous; auto takes the probe's threshold.", float),
 ]
 Length = Annotated[
-    Literal["true", "cut-16", "pad-16"],
-    typer.Option(help="Count a video's true frames, or cut or pad them to a multiple of 16."),
+    Literal["true", "cut-16", "cut-16-xd", "pad-16"],
+    typer.Option(
+        help="Count a video's T true frames, or ⌊T/16⌋, ⌊(T-1)/16⌋ (xd) or ⌈T/16⌉ (pad) times 16."
+    ),
+]
+ScoredLength = Annotated[
+    Literal["true", "cut-16", "cut-16-xd", "pad-16", "as-scored"],
+    typer.Option(
+        help="Count a video's T true frames, or ⌊T/16⌋, ⌊(T-1)/16⌋ (xd) or ⌈T/16⌉ (pad) times 16, "
+        "or as many as it has scores of."
+    ),
 ]
 Ends = Annotated[
     Literal["exclusive", "inclusive"],

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from hiprobe.evaluate.scored import ScoredSegments
 from hiprobe.store.localization import intervals
+from hiprobe.store.manifest import Annotations
 
 IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
@@ -68,43 +70,102 @@ def average_precision_at_iou(
 
     Notes
     -----
-    As in ActivityNet's evaluation: from the highest confidence down, an interval hits the true
+    From the highest confidence down, an interval hits the true
     interval that it overlaps most among those not hit before; a second hit of the same is a false
     one. The area is the step-wise sum of precision over recall, not interpolated. Of intervals
-    with the same confidence the order is that of the videos.
+    with the same confidence the order is that of the videos. As VadCLIP and ActivityNet count hits,
+    but there each class has its own intervals; here there is one.
     """
-    num_true = sum(map(len, annotations.values()))
-    if not num_true:
-        return None
+    return _area(_hits(_ranked(detected), annotations, iou_threshold), annotations)
+
+
+def _ranked(detected: Sequence[ScoredInterval]) -> list[ScoredInterval]:
+    """From the highest confidence down; sorting is stable, so ties stay in the videos' order."""
+    return sorted(detected, key=lambda interval: -interval.confidence)
+
+
+def _hits(
+    ranked: Sequence[ScoredInterval],
+    annotations: Mapping[str, Sequence[tuple[int, int]]],
+    iou_threshold: float,
+) -> np.ndarray:
+    """Which intervals hit a true one: (interval,) bool. No video's depend on another's."""
     # A true interval is hit once: further intervals on it would be rewarded for breaking it up.
     taken: set[tuple[str, int]] = set()
-    hits = []
-    # Sorting is stable, so ties stay in the order of the videos.
-    for one in sorted(detected, key=lambda interval: -interval.confidence):
+    hits = np.zeros(len(ranked), dtype=bool)
+    for index, one in enumerate(ranked):
         overlaps = [
             (_iou(one, truth), (one.video_id, number))
             for number, truth in enumerate(annotations.get(one.video_id, ()))
         ]
         free = [(iou, key) for iou, key in overlaps if iou >= iou_threshold and key not in taken]
-        hits.append(bool(free))
         if free:
+            hits[index] = True
             taken.add(max(free)[1])
+    return hits
+
+
+def _area(hits: np.ndarray, annotations: Mapping[str, Sequence[tuple[int, int]]]) -> float | None:
+    """Precision summed over recall, of ranked intervals; None without a true one."""
+    num_true = sum(map(len, annotations.values()))
+    if not num_true:
+        return None
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    return float(precision[np.array(hits, bool)].sum() / num_true)
+    return float(precision[hits].sum() / num_true)
 
 
 def mean_average_precision(scored: ScoredSegments) -> dict[str, float | None]:
-    """Average precision at each of `IOU_THRESHOLDS` and ``mean``, their mean."""
-    detected = scored_intervals(scored)
-    annotations = {
-        str(video_id): ranges for video_id, ranges in scored.videos["annotations"].items()
-    }
-    at = {
-        f"{threshold:g}": average_precision_at_iou(detected, annotations, threshold)
-        for threshold in IOU_THRESHOLDS
-    }
+    """Average precision at each of `IOU_THRESHOLDS` and ``mean``, their mean; classes aside."""
+    ranked, annotations = _ranked(scored_intervals(scored)), _annotations(scored)
+    return _with_mean(
+        {iou: _area(_hits(ranked, annotations, iou), annotations) for iou in IOU_THRESHOLDS}
+    )
+
+
+def precision_by_category(scored: ScoredSegments) -> dict[str, Any] | None:
+    """Each category by itself: its videos and the normal ones.
+
+    Returns
+    -------
+    dict or None
+        ``categories``: by name what `mean_average_precision` gives; ``mean``: at each threshold
+        the mean over categories. None where no anomalous video with annotations has a category.
+
+    Notes
+    -----
+    A score tells no category, so an interval counts as of its video's, as if something else had
+    told it: an upper bound for methods that name what they see. VadCLIP's per-class mAP ranks, for
+    each class, intervals of that class's own score in all videos, and cannot be had from one score.
+    """
+    anomalous = scored.videos["label"] == "anomalous"
+    annotated = anomalous & (scored.videos["annotations"].map(len) > 0)
+    names = sorted(set(scored.videos["category"][annotated]) - {""})
+    if not names:
+        return None
+    ranked, annotations = _ranked(scored_intervals(scored)), _annotations(scored)
+    hits = {iou: _hits(ranked, annotations, iou) for iou in IOU_THRESHOLDS}
+    categories = {}
+    for name in names:
+        chosen = scored.videos.index[~anomalous | (scored.videos["category"] == name)]
+        own = {str(video_id): annotations[str(video_id)] for video_id in chosen}
+        is_own = np.array([one.video_id in own for one in ranked], dtype=bool)
+        categories[str(name)] = _with_mean({iou: _area(hits[iou][is_own], own) for iou in hits})
+    keys = next(iter(categories.values()))
+    # Each category has an annotation, so none of these is None.
+    means = {key: float(np.mean([at[key] for at in categories.values()])) for key in keys}
+    return {"mean": means, "categories": categories}
+
+
+def _annotations(scored: ScoredSegments) -> dict[str, Annotations]:
+    """The true intervals by video id."""
+    return {str(video_id): ranges for video_id, ranges in scored.videos["annotations"].items()}
+
+
+def _with_mean(at: Mapping[float, float | None]) -> dict[str, float | None]:
+    """Name the thresholds as `metrics.json` does, and add their mean."""
     values = [value for value in at.values() if value is not None]
-    return at | {"mean": float(np.mean(values)) if values else None}
+    named = {f"{iou:g}": value for iou, value in at.items()}
+    return named | {"mean": float(np.mean(values)) if values else None}
 
 
 def _iou(one: ScoredInterval, truth: tuple[int, int]) -> float:

@@ -134,10 +134,12 @@ def test_layers_are_chosen_by_number_or_rule(text, layers):
 
 def test_choices_are_those_of_the_stages():
     from hiprobe.evaluate.comparison import SCORES
+    from hiprobe.evaluate.convention import AS_SCORED
     from hiprobe.evaluate.test_set import ENDS, LENGTHS
     from hiprobe.extract.backbone import DTYPES
     from hiprobe.extract.explain import KINDS
     from hiprobe.probe.layer_rules import LAYER_RULES
+    from hiprobe.store.localization import DEFAULT_SIGMA
     from hiprobe.store.manifest import SPLITS
     from hiprobe.sweep.tables import TABLES
 
@@ -145,8 +147,10 @@ def test_choices_are_those_of_the_stages():
     assert tuple(LAYER_RULES) == options.LAYER_RULES
     assert choices(options.Split) == SPLITS
     assert choices(options.Length) == LENGTHS
+    assert choices(options.ScoredLength) == (*LENGTHS, AS_SCORED)
     assert choices(options.Ends) == ENDS
     assert choices(options.Dtype) == ("auto", *DTYPES)
+    assert options.DEFAULT_SIGMA == DEFAULT_SIGMA
     for function, name, values in (
         (explain.explain, "which", ("both", *KINDS)),
         (compare.compare, "scores", tuple(SCORES)),

@@ -143,7 +143,7 @@ def test_the_report_is_whole_and_self_contained(config):
 
 
 def test_training_videos_are_not_evaluated(config):
-    with pytest.raises(HiProbeError, match="12 of the videos to evaluate were used for training"):
+    with pytest.raises(HiProbeError, match="12 of 12 videos to evaluate were used for training"):
         run_evaluate(changed(config, split="train"))
 
 
@@ -171,7 +171,7 @@ def test_another_precision_is_said_and_evaluated(config):
     with_attributes(config.store, model=model | {"dtype": "bfloat16"})
     run_probe(ProbeConfig(config.store)).save(config.probe)
     with_attributes(config.store, model=model | {"dtype": "float16"})
-    assert run_evaluate(config)["warnings"] == [
+    assert run_evaluate(changed(config, num_resamples=0))["warnings"] == [
         "the probe was trained on states of another dtype: 'bfloat16', the store's is 'float16'"
     ]
 
@@ -179,10 +179,10 @@ def test_another_precision_is_said_and_evaluated(config):
 def test_a_store_with_nothing_but_what_must_be_there_passes(config):
     with_attributes(config.store, model=None, manifest=None)
     run_probe(ProbeConfig(config.store)).save(config.probe)
-    metrics = run_evaluate(config)
+    metrics = run_evaluate(changed(config, num_resamples=0))
     assert metrics["warnings"] == []
     assert metrics["smoothed"]["auc"] > 0.9
-    with pytest.raises(HiProbeError, match="12 of the videos to evaluate were used for training"):
+    with pytest.raises(HiProbeError, match="12 of 12 videos to evaluate were used for training"):
         run_evaluate(changed(config, split="train"))
     (config.results / "report.html").unlink()
     render_results(config.results)
@@ -231,13 +231,58 @@ def test_annotations_beyond_the_end_are_clipped_and_said(config, tmp_path):
     assert "annotation ended at 9000, clipped to its" in metrics["warnings"][0]
 
 
-@pytest.mark.parametrize(
-    ("annotations", "message"),
-    [((), "no annotation says where"), (((8000, 9000),), "8000:9000 lies beyond its")],
-)
-def test_unusable_ground_truth_is_listed(config, tmp_path, annotations, message):
-    with pytest.raises(ManifestError, match=message):
-        run_evaluate(other_labels(config, tmp_path, "anomalous", annotations))
+def test_annotations_beyond_the_video_are_listed(config, tmp_path):
+    with pytest.raises(ManifestError, match="8000:9000 lies beyond its"):
+        run_evaluate(other_labels(config, tmp_path, "anomalous", ((8000, 9000),)))
+
+
+def with_annotations(config, tmp_path, keep):
+    """A manifest that has the annotations of some videos only."""
+    known = FeatureStore.open(config.store).videos
+    records = [
+        VideoRecord(name, "x", row["split"], row["label"], "", row["annotations"] * keep(name))
+        for name, row in known.iterrows()
+    ]
+    write_manifest(tmp_path / "other.csv", records)
+    return changed(config, manifest=tmp_path / "other.csv")
+
+
+def test_one_missing_annotation_is_a_mistake(config, tmp_path):
+    with pytest.raises(ManifestError, match=r"1 test video.*\n  video-03: labelled anomalous, but"):
+        run_evaluate(with_annotations(config, tmp_path, lambda name: name != "video-03"))
+
+
+def test_video_labels_alone_give_video_level_figures(config, tmp_path):
+    with_frames = run_evaluate(config)
+    metrics = run_evaluate(with_annotations(config, tmp_path, lambda name: False))
+    assert metrics["video_level"] == with_frames["video_level"]
+    videos = FeatureStore.open(config.store).videos
+    scores = pd.read_csv(config.results / "scores.csv").groupby("video_id")["smoothed"].max()
+    truth = videos.loc[scores.index, "label"] == "anomalous"
+    found = metrics["video_level"]["maximum"]
+    assert found["auc"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
+    assert found["ap"] == pytest.approx(average_precision_score(truth, scores), abs=1e-12)
+    assert found["auc_ci"] is not None
+    assert metrics["false_alarm_rate"] == with_frames["false_alarm_rate"]
+    assert metrics["num_frames"] == with_frames["num_frames"]
+    for name in ("f1", "events", "num_anomalous_frames", "equal_error_rate"):
+        assert metrics[name] is None
+    assert metrics["smoothed"]["auc"] is None
+    assert "no annotation says where in the 6 anomalous videos" in metrics["warnings"][0]
+    page = (config.results / "report.html").read_text()
+    assert "left out" in page
+    assert json.loads((config.results / "metrics.json").read_text()) == metrics
+
+
+def test_a_videos_mean_is_over_its_frames(config):
+    metrics = run_evaluate(config)
+    table = pd.read_csv(config.results / "scores.csv")
+    frames = table["stop_frame"] - table["start_frame"]
+    total = (table["smoothed"] * frames).groupby(table["video_id"]).sum()
+    means = total / frames.groupby(table["video_id"]).sum()
+    truth = FeatureStore.open(config.store).videos.loc[means.index, "label"] == "anomalous"
+    expected = roc_auc_score(truth, means)
+    assert metrics["video_level"]["mean"]["auc"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_manifest_of_other_videos_is_refused(config, tmp_path):
@@ -308,11 +353,12 @@ def test_training_videos_are_known_by_the_manifests_digest(config, make_store):
         run_evaluate(moved)
 
 
-def test_coinciding_ids_of_another_manifest_are_said(config, make_store):
-    metrics = run_evaluate(copied_with(config, make_store, path="/m", digest="another"))
-    assert "12 of the videos have ids of videos that the probe was trained on" in str(
-        metrics["warnings"]
-    )
+def test_coinciding_ids_of_another_manifest_are_refused_unless_allowed(config, make_store):
+    other = copied_with(config, make_store, path="/m", digest="another")
+    with pytest.raises(HiProbeError, match="video-00: same file, same id"):
+        run_evaluate(other)
+    metrics = run_evaluate(changed(other, allow_overlap=True))
+    assert "12 of 12 videos tested on were trained on (overlap allowed)" in metrics["warnings"][0]
 
 
 def test_a_threshold_must_be_a_number(config):
