@@ -14,13 +14,14 @@ def evaluate(
     probe: options.ProbePath,
     results: options.NewResults,
     split: options.Split = "test",
-    sigma: options.Sigma = 0.4,
+    sigma: options.Sigma = options.DEFAULT_SIGMA,
     threshold: options.Threshold = "auto",
     resamples: options.Resamples = 1000,
     seed: options.Seed = 0,
     manifest: options.Manifest = None,
     length: options.Length = "true",
     ends: options.Ends = "exclusive",
+    allow_overlap: options.AllowOverlap = False,
 ) -> None:
     """Score the test videos, localize anomalies, measure AUC and AP, write a report (CPU only)."""
     from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
@@ -37,6 +38,7 @@ def evaluate(
         seed=seed,
         manifest=manifest,
         convention=Convention(length, ends),
+        allow_overlap=allow_overlap,
     )
     with status("evaluating") as on_step:
         metrics = run_evaluate(config, on_step)
@@ -72,6 +74,9 @@ def _print_frame_level(metrics: dict[str, Any]) -> None:
         style = "bold green" if name == "smoothed" else None
         table.add_row(name, _area(areas, "auc"), _area(areas, "ap"), style=style)
     table.add_section()
+    if last := metrics.get("last_layer"):
+        name = f"last layer ({last['layer']}), smoothed"
+        table.add_row(name, _area(last, "auc"), _area(last, "ap"))
     for name, areas in metrics["controls"].items():
         table.add_row(f"control: {name}", _area(areas, "auc"), _area(areas, "ap"), style="dim")
     terminal().print(table)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,6 +34,14 @@ def layers(
             "auto", "Embed these layers by t-SNE; auto takes the first, DLSP's and the last."
         ),
     ] = "auto",
+    shuffles: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Shuffle the labels by video so many times, to see how good the best layer looks "
+            "when labels mean nothing; each takes as long as the table's own AUC.",
+        ),
+    ] = 20,
     bins: options.Bins = 50,
     seed: options.Seed = 0,
     manifest: options.Manifest = None,
@@ -60,6 +68,7 @@ def layers(
             num_draws=draws,
             draw_fraction=draw_fraction,
             tsne_layers=tsne,
+            num_shuffles=shuffles,
             on_layer=on_layer,
             on_warning=warnings.append,
         )
@@ -73,7 +82,7 @@ def _print_analysis(tables: LayerTables, written: Sequence[Path]) -> None:
     from rich.table import Table
 
     summary = tables.summary
-    table = Table("layer", "saliency", "silhouette", "AUC over samples", "chosen by DLSP")
+    table = Table("layer", "saliency", "silhouette", "AUC by video folds", "chosen by DLSP")
     for layer, row in tables.table.iterrows():
         style = "bold green" if layer == summary["dlsp_layer"] else None
         table.add_row(
@@ -88,7 +97,18 @@ def _print_analysis(tables: LayerTables, written: Sequence[Path]) -> None:
     say(
         f"DLSP chooses layer {summary['dlsp_layer']} (AUC {summary['cv_auc_at_dlsp_layer']:.3f}); "
         f"the best by cross-validation is {summary['best_cv_layer']} "
-        f"({summary['cv_auc_at_best_layer']:.3f}); rank correlation of saliency and AUC "
-        f"{summary['spearman']:+.2f}\nwrote {', '.join(path.name for path in written)} in "
-        f"{written[0].parent}"
+        f"({summary['cv_auc_at_best_layer']:.3f}{_null(summary)}); "
+        f"rank correlation of saliency and AUC {summary['spearman']:+.2f}\n"
+        f"wrote {', '.join(path.name for path in written)} in {written[0].parent}"
+    )
+
+
+def _null(summary: Mapping[str, Any]) -> str:
+    """Say what the best layer's AUC would be if labels meant nothing."""
+    if not summary["num_shuffles"]:
+        return ""
+    return (
+        f"; with labels shuffled by video the best layer's is up to "
+        f"{summary['best_cv_null_95']:.3f} in 95 % of {summary['num_shuffles']} shuffles, "
+        f"p = {summary['best_cv_p_value']:.2g}"
     )

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from hiprobe.evaluate.convention import AS_SCORED, fitting_lengths
-from hiprobe.evaluate.measure import measure
+from hiprobe.evaluate.measure import few_videos, measure
 from hiprobe.evaluate.report import publish
 from hiprobe.evaluate.score_arrays import (
     ONE_ARRAY,
@@ -32,6 +32,7 @@ from hiprobe.evaluate.test_set import DEFAULT_CONVENTION, DEFAULT_THRESHOLD, Con
 from hiprobe.evaluate.test_videos import listed_videos
 from hiprobe.store import HiProbeError, file_digest
 from hiprobe.store.errors import listing
+from hiprobe.store.localization import DEFAULT_SIGMA
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class ScoresConfig:
     manifest: Path
     results: Path
     split: str = "test"
-    sigma: float = 0.0
+    sigma: float = DEFAULT_SIGMA
     threshold: float = DEFAULT_THRESHOLD
     num_resamples: int = 1000
     seed: int = 0
@@ -104,6 +105,7 @@ def run_evaluate_scores(
     metrics |= {
         "ground_truth": convention.to_json(),
         "warnings": [*test.warnings, *_said_of(differences, len(true_lengths))]
+        + few_videos(metrics)
         + [ONE_ARRAY] * is_array(config.scores),
         "length_differences": differences,
         "provenance": _provenance(config),

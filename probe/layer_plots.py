@@ -69,7 +69,12 @@ def _separation(tables: LayerTables) -> Any:
         table.index, table["cv_auc"], yerr=table["cv_auc_std"], marker="o", color=ACCENT, capsize=2
     )
     right.axhline(0.5, color="grey", linewidth=0.8)
-    right.set_ylabel("cross-validated AUC over samples")
+    null = tables.summary.get("best_cv_null_95")
+    if null is not None:
+        name = f"best of shuffled labels, 95 % ({null:.2f})"
+        right.axhline(null, color=ANOMALOUS, linestyle="--", linewidth=1, label=name)
+        right.legend(fontsize=8)
+    right.set_ylabel("AUC over samples, cross-validated by video")
     for axis in (left, right):
         _mark_choice(axis, tables)
         axis.set_xlabel("layer")

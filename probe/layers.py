@@ -1,32 +1,39 @@
 """Layer analysis: everything that tells layers apart, one layer in memory at a time.
 
 Run by ``hiprobe layers``: saliency (Figure 2 of the paper), silhouette (Figure 3), t-SNE (Figure
-4), the scorer's cross-validated AUC, and how stable DLSP's choice is over few-shot draws.
+4), the scorer's AUC cross-validated by video, what the best layer's would be if labels meant
+nothing, and how stable DLSP's choice is over few-shot draws.
 """
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 from sklearn.manifold import TSNE
-from sklearn.metrics import roc_auc_score, silhouette_score
-from sklearn.model_selection import RepeatedStratifiedKFold
+from sklearn.metrics import silhouette_score
 
+from hiprobe.probe.folds import folds_by_video, shuffle_by_video
 from hiprobe.probe.pipeline import ProbeConfig, layers_above_0
 from hiprobe.probe.saliency import METRICS, LayerStatistics, Saliency, dlsp, layer_statistics
 from hiprobe.probe.samples import Samples, choose_videos
-from hiprobe.store import FeatureStore
+from hiprobe.store import FeatureStore, HiProbeError
 from hiprobe.store.layer_tables import LayerTables
 from hiprobe.store.scorers import fit_scorer
 
-MAX_FOLDS, FOLD_REPEATS = 5, 4
+FOLD_REPEATS = 4
+# Each costs as much as the table's own cross-validation. Fewer cannot tell 5 %; the largest of
+# twenty maxima is then the 95 % point.
+DEFAULT_SHUFFLES = 20
+NULL_LEVEL = 0.95
 PERPLEXITY = 30.0
 
 
@@ -36,6 +43,7 @@ def analyse_layers(
     num_draws: int = 20,
     draw_fraction: float = 0.5,
     tsne_layers: Sequence[int] | None = None,
+    num_shuffles: int = DEFAULT_SHUFFLES,
     on_layer: Callable[[int, int], None] = lambda done, total: None,
     on_warning: Callable[[str], None] = lambda text: None,
 ) -> LayerTables:
@@ -51,6 +59,9 @@ def analyse_layers(
         Share of the videos in each.
     tsne_layers : sequence of int, optional
         Default: the first, DLSP's and the last.
+    num_shuffles : int
+        Times that the labels are shuffled by video, for the null of the best layer's
+        cross-validated AUC: the maximum over layers of shuffled labels' AUC. 0: no null.
     on_layer : callable
         Called with (layers done, layers).
     on_warning : callable
@@ -59,7 +70,8 @@ def analyse_layers(
     Raises
     ------
     HiProbeError
-        Nothing to train on, no layer above 0, or no such layer for t-SNE.
+        Nothing to train on, too few videos to cross-validate by, no layer above 0, or no such
+        layer for t-SNE.
     """
     store = FeatureStore.open(config.store)
     layers = layers_above_0(store)
@@ -71,8 +83,12 @@ def analyse_layers(
         samples.rows_of(choose_videos(samples.labels, draw_fraction, seed))
         for seed in range(num_draws)
     ]
-    separation, (of_all, *of_draws) = _measure_layers(
-        store, layers, samples, draws, config, on_layer
+    labellings = [
+        _Labelling.of(samples.owner, samples.is_anomalous, config.seed),
+        *_shuffled(samples, config.seed, num_shuffles),
+    ]
+    separation, aucs, (of_all, *of_draws) = _measure_layers(
+        store, layers, samples, labellings, draws, config, on_layer
     )
     saliency = dlsp(of_all)
     table = _table(of_all, saliency, separation)
@@ -82,38 +98,104 @@ def analyse_layers(
     return LayerTables(
         table,
         pd.concat([_embed(store, samples, layer, config.seed) for layer in wanted]),
-        _summary(table, saliency.layer, num_draws, draw_fraction, config),
+        _summary(table, saliency.layer, num_draws, draw_fraction, config)
+        | best_layer_null(float(table["cv_auc"].max()), aucs.max(axis=0)),
     )
+
+
+@dataclass(frozen=True)
+class _Labelling:
+    """Labels of the samples, true or shuffled, and folds that spread them evenly.
+
+    Attributes
+    ----------
+    is_anomalous : (sample,) bool
+    folds : list of (sample,) bool
+        Held out in turn.
+    """
+
+    is_anomalous: np.ndarray
+    folds: list[np.ndarray]
+
+    @classmethod
+    def of(cls, owner: np.ndarray, is_anomalous: np.ndarray, seed: int) -> Self:
+        return cls(is_anomalous, folds_by_video(owner, is_anomalous, seed, FOLD_REPEATS))
+
+
+def _shuffled(samples: Samples, seed: int, number: int) -> Iterator[_Labelling]:
+    """Shuffle the labels by video, `number` times."""
+    rng = np.random.default_rng(seed)
+
+    def attempts() -> Iterator[_Labelling]:
+        for attempt in range(1, 10 * number + 1):
+            labels = shuffle_by_video(samples.owner, samples.is_anomalous, rng)
+            # Labels of segments can all fall into one video, which no fold can hold out.
+            with suppress(HiProbeError):
+                yield _Labelling.of(samples.owner, labels, seed + attempt)
+
+    return itertools.islice(attempts(), number)
+
+
+def best_layer_null(observed: float, maxima: np.ndarray) -> dict[str, Any]:
+    """How good the best of all layers looks if labels mean nothing.
+
+    Parameters
+    ----------
+    observed : float
+        The best layer's cross-validated AUC.
+    maxima : (shuffle,) float64
+        The same of shuffled labels: the maximum over layers, for the observed one is a maximum too.
+
+    Returns
+    -------
+    dict
+        ``num_shuffles``; ``best_cv_null_95``, their 95 % point (the next higher one where it falls
+        between two), and ``best_cv_p_value``, (1 + those not below `observed`) / (1 + shuffles);
+        both None without shuffles.
+    """
+    if not len(maxima):
+        return {"num_shuffles": 0, "best_cv_null_95": None, "best_cv_p_value": None}
+    return {
+        "num_shuffles": len(maxima),
+        "best_cv_null_95": float(np.quantile(maxima, NULL_LEVEL, method="higher")),
+        "best_cv_p_value": float((1 + (maxima >= observed).sum()) / (1 + len(maxima))),
+    }
 
 
 def _measure_layers(
     store: FeatureStore,
     layers: Sequence[int],
     samples: Samples,
+    labellings: Sequence[_Labelling],
     draws: Sequence[np.ndarray],
     config: ProbeConfig,
     on_layer: Callable[[int, int], None],
-) -> tuple[dict[int, dict[str, float]], list[dict[int, LayerStatistics]]]:
+) -> tuple[dict[int, dict[str, float]], np.ndarray, list[dict[int, LayerStatistics]]]:
     """Measure all samples and each draw's by layer, from one read of a layer.
 
     Returns
     -------
     separation : dict of int to dict
         `_separation` of all samples.
+    aucs : (layer, shuffle) float64
+        Cross-validated AUC of the shuffled labels.
     statistics : list of dict of int to LayerStatistics
         DLSP's metrics of all samples, then of each draw's.
     """
     separation: dict[int, dict[str, float]] = {}
     subsets = [np.ones(len(samples.owner), dtype=bool), *draws]
     statistics: list[dict[int, LayerStatistics]] = [{} for _ in subsets]
+    true, *shuffled = labellings
+    aucs = np.empty((len(layers), len(shuffled)))
     for done, layer in enumerate(layers):
         on_layer(done, len(layers))
         states = samples.states(store, layer)
-        separation[layer] = _separation(states, samples.is_anomalous, config)
+        separation[layer] = _separation(states, true, config)
+        aucs[done] = [np.mean(_cross_validated_aucs(states, one, config)) for one in shuffled]
         for own, rows in zip(statistics, subsets, strict=True):
             own[layer] = layer_statistics(states[rows], samples.is_anomalous[rows], config.num_bins)
     on_layer(len(layers), len(layers))
-    return separation, statistics
+    return separation, aucs, statistics
 
 
 def _table(
@@ -130,35 +212,36 @@ def _table(
     return table.join(pd.DataFrame(separation).T)
 
 
-def _separation(
-    states: np.ndarray, is_anomalous: np.ndarray, config: ProbeConfig
-) -> dict[str, float]:
+def _separation(states: np.ndarray, labelling: _Labelling, config: ProbeConfig) -> dict[str, float]:
     """How well the classes lie apart in one layer: without a scorer, and for the scorer."""
-    mean, std = _cross_validated_auc(states, is_anomalous, config)
+    aucs = _cross_validated_aucs(states, labelling, config)
     return {
-        "silhouette": float(silhouette_score(_standardise(states), is_anomalous)),
-        "cv_auc": mean,
-        "cv_auc_std": std,
+        "silhouette": float(silhouette_score(_standardise(states), labelling.is_anomalous)),
+        "cv_auc": float(np.mean(aucs)),
+        "cv_auc_std": float(np.std(aucs)),
     }
 
 
-def _cross_validated_auc(
-    states: np.ndarray, is_anomalous: np.ndarray, config: ProbeConfig
-) -> tuple[float, float]:
-    """AUC over samples of the scorer on held-out folds: mean and deviation over folds.
+def _cross_validated_aucs(
+    states: np.ndarray, labelling: _Labelling, config: ProbeConfig
+) -> list[float]:
+    """AUC over samples of the scorer, of each fold that is held out in turn."""
+    labels, aucs = labelling.is_anomalous, []
+    for test in labelling.folds:
+        scorer = fit_scorer(config.scorer, states[~test], labels[~test], config.l2)
+        aucs.append(_auc(labels[test], scorer.logits(states[test])))
+    return aucs
 
-    Samples of one video may lie in different folds when there are several a video.
+
+def _auc(is_anomalous: np.ndarray, logits: np.ndarray) -> float:
+    """Area under the ROC curve by the samples' ranks (Mann and Whitney); a tie counts half.
+
+    scikit-learn's takes as long as a fit, and the shuffles need thousands.
     """
-    # A fold needs one sample of each class.
-    num_folds = min(MAX_FOLDS, int(np.bincount(is_anomalous.astype(int)).min()))
-    folds = RepeatedStratifiedKFold(
-        n_splits=max(2, num_folds), n_repeats=FOLD_REPEATS, random_state=config.seed
-    )
-    aucs = []
-    for train, test in folds.split(states, is_anomalous):
-        scorer = fit_scorer(config.scorer, states[train], is_anomalous[train], config.l2)
-        aucs.append(roc_auc_score(is_anomalous[test], scorer.logits(states[test])))
-    return float(np.mean(aucs)), float(np.std(aucs))
+    num_anomalous = int(is_anomalous.sum())
+    num_normal = len(is_anomalous) - num_anomalous
+    surplus = rankdata(logits)[is_anomalous].sum() - num_anomalous * (num_anomalous + 1) / 2
+    return float(surplus / (num_anomalous * num_normal))
 
 
 def _embed(store: FeatureStore, samples: Samples, layer: int, seed: int) -> pd.DataFrame:

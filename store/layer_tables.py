@@ -24,13 +24,15 @@ class LayerTables:
     ----------
     table : DataFrame
         One row a layer, indexed by ``layer``: the metrics, their z-scores (``…_z``), ``saliency``,
-        ``silhouette`` of the two classes, ``cv_auc`` and ``cv_auc_std`` of the scorer over samples,
-        ``chosen_share`` of the few-shot draws in which DLSP chooses it.
+        ``silhouette`` of the two classes, ``cv_auc`` and ``cv_auc_std`` of the scorer over samples
+        in folds that part no video, ``chosen_share`` of the few-shot draws in which DLSP takes it.
     embeddings : DataFrame
         t-SNE: ``layer, sample, video_id, label, x, y``.
     summary : dict
         ``dlsp_layer``, ``best_cv_layer``, ``cv_auc_at_dlsp_layer``, ``cv_auc_at_best_layer``,
-        ``spearman`` of saliency and ``cv_auc``, ``num_draws``, ``draw_fraction``, ``settings``.
+        ``spearman`` of saliency and ``cv_auc``, ``num_draws``, ``draw_fraction``, ``settings``;
+        ``num_shuffles``, ``best_cv_null_95`` and ``best_cv_p_value``: what the best layer's
+        ``cv_auc`` is when labels are shuffled by video.
     """
 
     table: pd.DataFrame

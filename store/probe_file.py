@@ -3,66 +3,117 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from scipy.special import expit
 
 from hiprobe.store import fields
 from hiprobe.store.errors import HiProbeError
+from hiprobe.store.probe_members import MAX_LAYERS, Member, mean_logits, scores_of
 from hiprobe.store.provenance import Provenance
 from hiprobe.store.scorers import scorer_from_json
 from hiprobe.store.single_files import read_json, write_json
 
+# The first schema is all that an older hiprobe knows: it is written as long as that would score
+# right by it.
 PROBE_SCHEMA = "hiprobe-probe-1"
-# 16,000 features and a million videos' ids have room in it.
-MAX_PROBE_BYTES = 2**25
-MAX_LAYERS = 10_000
+PROBE_SCHEMA_2 = "hiprobe-probe-2"
+FIRST_SCORERS = ("logistic", "svm", "distance")
+# A number takes 25 bytes: all 81 layers of 8,192 features have room in it eight times.
+MAX_PROBE_BYTES = 2**27
 
 
 @dataclass(frozen=True)
 class Probe:
-    """A chosen layer, a scorer and a threshold, with how they were made.
+    """Chosen layers, a scorer of each and a threshold, with how they were made.
 
     Attributes
     ----------
     store : dict
         ``path`` and ``provenance`` of the store that it was trained on.
-    layer : int
-        The layer l* that the scorer reads.
+    layer : int or None
+        The layer l* that the scorer reads; None where several are read.
     layers : dict of str to list of (float or None)
         ``kl_divergence``, ``ldr``, ``entropy``, ``saliency``, …; index = layer; None for a
         layer that is not in the store.
     scorer : dict
-        ``kind``, its parameters and the settings of the fit; see `hiprobe.store.scorers`.
+        ``kind``, its parameters and the settings of the fit; see `hiprobe.store.scorers`. Empty
+        where several layers are read: `members` has theirs.
     threshold : dict
-        ``mean``, ``std``, ``kappa``, ``value`` (eq. 10).
+        ``value``, and how it came about: ``mean``, ``std``, ``kappa`` (eq. 10), and ``kind``
+        where it is another one.
     training : dict
         ``video_ids``, ``fraction``, ``seed``, ``samples_per_video``, …
+    members : tuple of Member
+        One a layer that is read. Left out: the one of `layer` and `scorer`.
+    baseline : Member or None
+        The last layer's scorer, trained on the same samples, to hold a result against.
+    calibration : dict or None
+        ``slope`` and ``intercept`` of the log odds, fitted out of fold (Platt). None: the scores
+        are no probabilities.
     """
 
     store: dict[str, Any]
-    layer: int
+    layer: int | None
     layers: dict[str, list[float | None]]
     scorer: dict[str, Any]
-    threshold: dict[str, float]
+    threshold: dict[str, Any]
     training: dict[str, Any]
+    members: tuple[Member, ...] = ()
+    baseline: Member | None = None
+    calibration: dict[str, float] | None = None
 
-    def score(self, states: np.ndarray) -> np.ndarray:
-        r"""Anomaly probability of each segment, the logistic of the scorer's log odds (eq. 9).
+    def __post_init__(self) -> None:
+        """Make the member of a probe that is given by its one layer and scorer."""
+        if not self.members:
+            assert self.layer is not None, "a probe needs a layer, or members"
+            object.__setattr__(self, "members", (Member(self.layer, 1.0, self.scorer),))
+
+    @classmethod
+    def of_members(cls, members: tuple[Member, ...], **parts: Any) -> Self:
+        """Make a probe of its members; `layer` and `scorer` are those of the only one, if it is."""
+        only = members[0] if len(members) == 1 else None
+        layer, scorer = (only.layer, only.scorer) if only else (None, {})
+        return cls(layer=layer, scorer=scorer, members=members, **parts)
+
+    @property
+    def layers_read(self) -> tuple[int, ...]:
+        """The layers whose hidden states are needed for a score, ascending."""
+        return tuple(sorted({member.layer for member in self.members}))
+
+    def logits(self, states: Mapping[int, np.ndarray] | np.ndarray) -> np.ndarray:
+        """Log odds of each segment: the mean over members, each in its own standard deviations.
 
         Parameters
         ----------
-        states : (segment, feature) float32
-            Hidden states of layer `layer`.
+        states : mapping of int to (segment, feature) float32
+            Hidden states by layer, of `layers_read` at least. Where one layer is read, they may
+            be given without it.
+
+        Returns
+        -------
+        (segment,) float64
+        """
+        if not isinstance(states, Mapping):
+            (layer,) = self.layers_read
+            states = {layer: states}
+        return mean_logits(self.members, states)
+
+    def score(self, states: Mapping[int, np.ndarray] | np.ndarray) -> np.ndarray:
+        """Score segments, the logistic of their log odds (eq. 9); `states` are those of `logits`.
 
         Returns
         -------
         (segment,) float64 in [0, 1]
         """
-        return expit(scorer_from_json(self.scorer).logits(states))
+        return self.scores_of(self.logits(states))
+
+    def scores_of(self, logits: np.ndarray) -> np.ndarray:
+        """Turn log odds into scores in [0, 1], by the calibration if there is one."""
+        return scores_of(logits, self.calibration)
 
     @property
     def origin(self) -> Provenance:
@@ -72,11 +123,41 @@ class Probe:
     @property
     def num_features(self) -> int:
         """Width of the hidden states that the scorer reads."""
-        return scorer_from_json(self.scorer).num_features
+        return self.members[0].fitted.num_features
 
     def save(self, path: str | Path) -> None:
         """Write the probe as JSON; an old one stays until the new one is whole."""
-        write_json(path, {"schema": PROBE_SCHEMA, **asdict(self)})
+        write_json(path, self._to_json())
+
+    def _to_json(self) -> dict[str, Any]:
+        """The content of the file, in the first schema where that says it all."""
+        first = self._is_of_first_schema()
+        content: dict[str, Any] = {
+            "schema": PROBE_SCHEMA if first else PROBE_SCHEMA_2,
+            "store": self.store,
+            "layer": self.layer,
+            "layers": self.layers,
+        }
+        if first:
+            content["scorer"] = self.scorer
+        else:
+            content["members"] = [member.to_json() for member in self.members]
+        content |= {"threshold": self.threshold, "training": self.training}
+        if self.baseline is not None:
+            content["baseline"] = self.baseline.to_json()
+        if self.calibration is not None:
+            content["calibration"] = self.calibration
+        return content
+
+    def _is_of_first_schema(self) -> bool:
+        """Whether a hiprobe that knows no other schema would score right by this probe."""
+        return (
+            self.layer is not None
+            and self.members == (Member(self.layer, 1.0, self.scorer),)
+            and self.scorer.get("kind") in FIRST_SCORERS
+            and self.calibration is None
+            and "kind" not in self.threshold
+        )
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -97,13 +178,13 @@ class Probe:
         except (OSError, ValueError) as error:
             raise HiProbeError(f"{path}: cannot read it as a probe: {error}") from error
         found = content.get("schema") if isinstance(content, dict) else None
-        if found != PROBE_SCHEMA:
+        if found not in (PROBE_SCHEMA, PROBE_SCHEMA_2):
             raise HiProbeError(
-                f"{path}: expected a probe with schema {PROBE_SCHEMA!r}, got {repr(found)[:60]}. "
-                "Make it again with `hiprobe probe`."
+                f"{path}: expected a probe with schema {PROBE_SCHEMA!r} or {PROBE_SCHEMA_2!r}, "
+                f"got {repr(found)[:60]}. Make it again with `hiprobe probe`."
             )
         try:
-            return cls(**_checked(content))
+            return cls.of_members(**_checked(content))
         except (ValueError, HiProbeError) as error:
             what = str(error).removesuffix(": make it again.")
             raise HiProbeError(
@@ -113,9 +194,9 @@ class Probe:
 
 def _checked(content: dict[str, Any]) -> dict[str, Any]:
     """Take the fields of a probe, each of its type; names that we do not know are left alone."""
-    parts = {
+    parts: dict[str, Any] = {
         name: fields.mapping(fields.member(content, name), name)
-        for name in ("store", "layers", "scorer", "threshold", "training")
+        for name in ("store", "layers", "threshold", "training")
     }
     fields.text(parts["store"].get("path", ""), "the store's path")
     fields.mapping(parts["store"].get("provenance", {}), "the store's provenance")
@@ -123,12 +204,53 @@ def _checked(content: dict[str, Any]) -> dict[str, Any]:
         fields.text(video_id, "a training video's id")
     fields.member(parts["threshold"], "value")
     for name, value in parts["threshold"].items():
-        fields.number(value, f"the threshold's {name}")
-    scorer_from_json(parts["scorer"])  # says what is wrong with it
-    return parts | {
-        "layer": fields.whole(fields.member(content, "layer"), "layer", MAX_LAYERS),
-        "layers": {name: _column(name, values) for name, values in parts["layers"].items()},
-    }
+        check = fields.text if name == "kind" else fields.number
+        check(value, f"the threshold's {name}")
+    parts["layers"] = {name: _column(name, values) for name, values in parts["layers"].items()}
+    parts["baseline"] = _optional(content, "baseline", Member.from_json)
+    parts["calibration"] = _optional(content, "calibration", _calibration)
+    members, baseline = _members(content), parts["baseline"]
+    _check_widths(*members, *([baseline] if baseline else []))
+    return parts | {"members": members}
+
+
+def _members(content: dict[str, Any]) -> tuple[Member, ...]:
+    """Take what scores; in the first schema it is the layer and its scorer."""
+    if content["schema"] == PROBE_SCHEMA:
+        layer = fields.whole(fields.member(content, "layer"), "layer", MAX_LAYERS)
+        scorer = fields.mapping(fields.member(content, "scorer"), "scorer")
+        scorer_from_json(scorer)  # says what is wrong with it
+        return (Member(layer, 1.0, scorer),)
+    listed = fields.items(fields.member(content, "members"), "members")
+    if not listed:
+        raise ValueError("members is empty")
+    return tuple(Member.from_json(one, f"member {i}") for i, one in enumerate(listed))
+
+
+def _check_widths(*members: Member) -> None:
+    """Refuse scorers of states of different widths: they are of different models."""
+    widths = sorted({member.fitted.num_features for member in members})
+    if len(widths) > 1:
+        found = " and ".join(map(str, widths))
+        raise ValueError(f"its scorers read states of {found} features, expected one width")
+
+
+def _optional(content: dict[str, Any], name: str, read: Callable[[Any, str], Any]) -> Any:
+    """Read an object that need not be there."""
+    value = content.get(name)
+    return None if value is None else read(value, name)
+
+
+def _calibration(content: Any, name: str) -> dict[str, float]:
+    """Slope and intercept; scores have to rise with the log odds."""
+    content = fields.mapping(content, name)
+    slope, intercept = (
+        fields.number(fields.member(content, part), f"the calibration's {part}")
+        for part in ("slope", "intercept")
+    )
+    if not slope > 0:
+        raise ValueError(f"the calibration's slope is {slope}, expected a number above 0")
+    return {"slope": slope, "intercept": intercept}
 
 
 def _column(name: str, values: Any) -> list[float | None]:

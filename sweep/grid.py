@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hiprobe.probe.layer_rules import layer_rule
 from hiprobe.probe.pipeline import layers_above_0
 from hiprobe.store import FeatureStore, HiProbeError
 from hiprobe.store.localization import DEFAULT_SIGMA
@@ -44,6 +45,15 @@ class SweepConfig:
         Smoothing, in segments.
     manifest : Path or None
         Labels, splits and annotations from here instead of the stores'.
+    keep_scores : bool
+        Keep each experiment's scores beside the table, for paired tests.
+    rules : tuple of str
+        Of `hiprobe.probe.layer_rules`: for each draw and scorer one more experiment on the layers
+        that the rule chooses among `layers`.
+    mil : int
+        Times to fit again on the top segments of anomalous videos.
+    allow_overlap : bool
+        Test on videos that were trained on too, with a warning.
     """
 
     stores: tuple[Path, ...]
@@ -62,6 +72,10 @@ class SweepConfig:
     test_split: str = "test"
     sigma: float = DEFAULT_SIGMA
     manifest: Path | None = None
+    keep_scores: bool = False
+    rules: tuple[str, ...] = ()
+    mil: int = 0
+    allow_overlap: bool = False
 
     def tasks(self) -> list[Task]:
         """List all layers of all stores.
@@ -83,13 +97,15 @@ class SweepConfig:
             "scorer with a penalty that it can have": list(self.penalised_scorers()),
             "threshold": [*self.kappas, *self.thresholds],
         }
+        for rule in self.rules:
+            layer_rule(rule)
         for name, values in directions.items():
             if not values:
                 raise HiProbeError(f"the sweep has no {name}, expected at least one.")
         return tasks
 
     def draws(self) -> Iterator[Draw]:
-        """All few-shot draws; every store and layer has the same."""
+        """All few-shot draws that are asked for; see `hiprobe.sweep.draws` for those that differ."""
         by_number = [Draw(num_videos=number) for number in self.num_videos]
         for draw in by_number or [Draw(fraction) for fraction in self.fractions]:
             yield from (replace(draw, seed=seed) for seed in self.seeds)
@@ -105,10 +121,13 @@ class SweepConfig:
 
 @dataclass(frozen=True)
 class Task:
-    """One layer of one store: the unit of work, of which the states are read once."""
+    """One layer of one store: the unit of work, of which the states are read once.
+
+    Without a layer it is what rules choose among the layers of the store.
+    """
 
     store: Path
-    layer: int
+    layer: int | None
 
 
 @dataclass(frozen=True)
@@ -118,3 +137,10 @@ class Draw:
     fraction: float = 1.0
     num_videos: int | None = None
     seed: int = 0
+
+    @property
+    def size(self) -> str:
+        """Its size as it was asked for, in words."""
+        if self.num_videos is not None:
+            return f"{self.num_videos} videos"
+        return f"a fraction of {self.fraction:g}"

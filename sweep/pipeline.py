@@ -1,33 +1,45 @@
 """The sweep: layers × scorers × fractions × seeds × thresholds, each layer read once.
 
 Run by ``hiprobe sweep``. One task is one layer of one store: its states are read once, and all
-experiments on it follow (`hiprobe.sweep.experiments`). What a task has found is kept, so an
-interrupted sweep goes on.
+experiments on it follow (`hiprobe.sweep.experiments`); what rules choose among all layers is one
+task more (`hiprobe.sweep.rule_experiments`). What a task has found is kept, so an interrupted sweep
+goes on.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from hiprobe.probe.saliency import METRICS, LayerStatistics, dlsp
-from hiprobe.store import FeatureStore, HiProbeError, file_digest, write_errors
-from hiprobe.store.single_files import check_file, check_target, make_folder, only_writer, replaced
-from hiprobe.sweep.experiments import prepare, run_task
+from hiprobe.store import HiProbeError
+from hiprobe.store.single_files import check_target, only_writer
+from hiprobe.sweep.experiments import run_task
 from hiprobe.sweep.grid import SweepConfig, Task
+from hiprobe.sweep.measured import Found, RuleFigures
+from hiprobe.sweep.parts import Parts
+from hiprobe.sweep.prepared import planned_rows, prepare
+from hiprobe.sweep.rule_experiments import run_rules
+from hiprobe.sweep.table_file import (
+    DRAW,
+    SUFFIXES,
+    appended,
+    read_table,
+    refuse_columns,
+    refuse_doubled,
+    write_table,
+)
 
 __all__ = ["SweepConfig", "run_sweep"]
 
-# What a draw is told by in the table: DLSP chooses one layer for each.
-DRAW = ("store", "fraction", "num_videos", "seed")
+Existing = Literal["refuse", "append", "replace"]
 
 
 def run_sweep(
@@ -36,6 +48,7 @@ def run_sweep(
     *,
     num_workers: int = 0,
     scheduler: str | None = None,
+    existing: Existing = "refuse",
     on_task: Callable[[int, int], None] = lambda done, total: None,
     on_warning: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
@@ -51,138 +64,155 @@ def run_sweep(
         Processes; 0 works in this one.
     scheduler : str, optional
         Address of a running Dask scheduler.
+    existing : {'refuse', 'append', 'replace'}
+        What to do where `out` is there already: its rows may be hours of work.
     on_task : callable
         Called with (layers done, layers).
     on_warning : callable
-        Called for each setting that differs between training and test states, and for each video
-        that takes no part.
+        Called for each setting that differs between training and test states, for each video that
+        takes no part, and for each draw of videos that another one has drawn already.
 
     Returns
     -------
     DataFrame
-        One row an experiment and κ or fixed threshold: ``store, layer, scorer, l2, fraction,
-        num_videos, seed, kappa``, the layer's ``kl_divergence, ldr, entropy, saliency``,
-        ``is_dlsp_choice``, ``auc, ap`` (smoothed scores), ``raw_auc, raw_ap``, ``threshold``,
-        ``localized_auc, localized_ap, binary_auc, binary_ap, f1, false_alarm_rate``.
+        The new rows, one an experiment and κ or fixed threshold: ``store, test_store, layer,
+        rule, layers, scorer, l2, fraction, num_videos, seed, draw, kappa``, the layer's
+        ``kl_divergence, ldr, entropy, saliency``, ``is_dlsp_choice``, ``auc, ap`` (smoothed
+        scores), ``raw_auc, raw_ap``, ``threshold``, ``localized_auc, localized_ap, binary_auc,
+        binary_ap, f1, false_alarm_rate``; with kept scores ``scores, scores_row``.
 
     Raises
     ------
     HiProbeError
-        Nothing to train or test on, no such layer, other models, or training and test videos
-        overlap.
+        Nothing to train or test on, no such layer, other models, training and test videos
+        overlap, or `out` holds rows that would be lost or doubled.
     """
-    if out.suffix not in (".parquet", ".csv"):
+    if out.suffix not in SUFFIXES:
         raise HiProbeError(f"{out}: expected a name that ends in .parquet or .csv.")
     check_target(out)  # not after hours
     with only_writer(out):
-        return _sweep(config, out, num_workers, scheduler, on_task, on_warning)
+        old = _earlier(config, out, existing)
+        parts = Parts(config, out)
+        table = _sweep(config, parts, num_workers, scheduler, on_task, on_warning)
+        write_table(table if old is None else appended(old, table, out), out)
+        parts.remove()
+    return table
+
+
+def _earlier(config: SweepConfig, out: Path, existing: Existing) -> pd.DataFrame | None:
+    """The rows to append to; refuse what would lose or double rows, before the work."""
+    if not out.exists() or existing == "replace":
+        return None
+    if existing == "refuse":
+        raise HiProbeError(
+            f"{out}: it is there already, and its rows would be lost. Write to another file, or "
+            "add to it with --append."
+        )
+    old = read_table(out)
+    refuse_columns(old, config.keep_scores, out)
+    refuse_doubled(old, planned_rows(config), out)
+    return old
 
 
 def _sweep(
     config: SweepConfig,
-    out: Path,
+    parts: Parts,
     num_workers: int,
     scheduler: str | None,
     on_task: Callable[[int, int], None],
     on_warning: Callable[[str], None],
 ) -> pd.DataFrame:
     """Run what is left to do, and join the table."""
-    tasks = config.tasks()
-    folder = _folder_of_finished(config, out)
-    files = {task: _file_of(folder, task) for task in tasks}
-    todo = [task for task in tasks if not files[task].exists()]
+    layers = config.tasks()
+    rules = [Task(path, None) for path in config.stores if config.rules]
+    tasks = [*layers, *rules]
+    todo = [task for task in tasks if not parts.has(task)]
     on_task(len(tasks) - len(todo), len(tasks))
-    results = _results(config, todo, num_workers, scheduler, on_warning)
-    for done, (task, found) in enumerate(results, start=1):
-        _write(found, files[task])
-        on_task(len(tasks) - len(todo) + done, len(tasks))
-    tables = [_read_finished(file) for file in files.values()]
-    table = _with_saliency(pd.concat(tables, ignore_index=True))
-    _write(table, out)
-    with write_errors(folder):
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
-    return table
-
-
-def _read_finished(file: Path) -> pd.DataFrame:
-    """Read a finished layer's results, which an earlier run may have left."""
-    try:
-        check_file(file)
-        # Only `round_trip` reads exactly the numbers that were written.
-        table = pd.read_csv(file, float_precision="round_trip")
-        table[["layer", *DRAW, *METRICS]]
-    except (OSError, ValueError, KeyError) as error:
-        raise HiProbeError(
-            f"{file}: not a layer's results ({error}). Remove the file, and run again."
-        ) from error
-    return table
-
-
-def _folder_of_finished(config: SweepConfig, out: Path) -> Path:
-    """Where finished layers' results lie, of this very grid on these very stores."""
-    paths = [*config.stores, *([config.test_store] if config.test_store else [])]
-    opened = [FeatureStore.open(path) for path in paths]
-    # A store that was extracted again, or further, has other results.
-    contents = [(store.provenance, len(store.segments)) for store in opened]
-    labels = file_digest(config.manifest) if config.manifest else None
-    identity = json.dumps([asdict(config), contents, labels], default=str, sort_keys=True)
-    name = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    folder = out.with_name(f"{out.name}.parts-{name}")
-    make_folder(folder)
-    return folder
-
-
-def _file_of(folder: Path, task: Task) -> Path:
-    """The table of a finished layer; stores may share their name, so their paths are told apart."""
-    store = hashlib.sha256(str(task.store).encode()).hexdigest()[:8]
-    return folder / f"{store}-layer-{task.layer}.csv"
-
-
-def _results(
-    config: SweepConfig,
-    tasks: Sequence[Task],
-    num_workers: int,
-    scheduler: str | None,
-    on_warning: Callable[[str], None],
-) -> Iterator[tuple[Task, pd.DataFrame]]:
-    """Run tasks here, or on a Dask cluster; in the order in which they end."""
+    work = _Work(config, layers, parts, on_warning)
     if num_workers or scheduler is not None:
-        yield from _results_of_cluster(config, tasks, num_workers, scheduler, on_warning)
-        return
-    for path, own in itertools.groupby(tasks, key=lambda task: task.store):
-        prepared = prepare(config, path)
-        for text in prepared.warnings:
-            on_warning(text)
-        yield from ((task, run_task(config, task, prepared)) for task in own)
+        results = work.on_cluster(todo, num_workers, scheduler)
+    else:
+        results = work.here(todo)
+    for done, (task, found) in enumerate(results, start=1):
+        parts.keep(task, found)
+        on_task(len(tasks) - len(todo) + done, len(tasks))
+    table = pd.concat(map(parts.read, tasks), ignore_index=True)
+    if config.test_store is not None:  # workers run in other folders, by its absolute path
+        table["test_store"] = str(config.test_store)
+    return _with_saliency(table)
 
 
-def _results_of_cluster(
-    config: SweepConfig,
-    tasks: Sequence[Task],
-    num_workers: int,
-    scheduler: str | None,
-    on_warning: Callable[[str], None],
-) -> Iterator[tuple[Task, pd.DataFrame]]:
-    from hiprobe.store.dask_cluster import as_they_end, open_cluster, result_of, submit, wait_for
+@dataclass(frozen=True)
+class _Work:
+    """How tasks are run: those of layers first, whose figures those of rules choose by."""
 
-    with open_cluster(scheduler, num_workers) as client:
-        config = _absolute(config)
-        # Prepared by a worker, and fetched by the others: it need not pass through this process.
-        of_store = {
-            path: submit(client, prepare, config, path.absolute())
-            for path in dict.fromkeys(task.store for task in tasks)
+    config: SweepConfig
+    layers: list[Task]
+    parts: Parts
+    on_warning: Callable[[str], None]
+
+    def here(self, tasks: Sequence[Task]) -> Iterator[tuple[Task, Found]]:
+        """Run tasks in this process, one store after the other."""
+        ordered = sorted(tasks, key=lambda task: self.config.stores.index(task.store))
+        for path, own in itertools.groupby(ordered, key=lambda task: task.store):
+            prepared = prepare(self.config, path)
+            for text in prepared.warnings:
+                self.on_warning(text)
+            for task in own:
+                if task.layer is None:
+                    figures = self.figures(path)
+                    yield task, run_rules(self.config, path, figures, prepared)
+                else:
+                    yield task, run_task(self.config, task, prepared)
+
+    def on_cluster(
+        self, tasks: Sequence[Task], num_workers: int, scheduler: str | None
+    ) -> Iterator[tuple[Task, Found]]:
+        """Run tasks on a Dask cluster; in the order in which they end."""
+        from hiprobe.store.dask_cluster import (
+            as_they_end,
+            open_cluster,
+            result_of,
+            submit,
+            wait_for,
+        )
+
+        with open_cluster(scheduler, num_workers) as client:
+            config = _absolute(self.config)
+            # Prepared by a worker, and fetched by the others: it need not pass through here.
+            of_store = {
+                path: submit(client, prepare, config, path.absolute())
+                for path in dict.fromkeys(task.store for task in tasks)
+            }
+            futures = {
+                submit(client, run_task, config, task, needs=[of_store[task.store]]): task
+                for task in tasks
+                if task.layer is not None
+            }
+            for prepared in of_store.values():
+                texts = submit(client, attrgetter("warnings"), needs=[prepared])
+                for text in wait_for(client, texts):
+                    self.on_warning(text)
+            for future in as_they_end(client, futures):
+                yield futures[future], result_of(client, future)
+            futures = {
+                submit(
+                    client, run_rules, config, task.store, self.figures(task.store),
+                    needs=[of_store[task.store]],
+                ): task
+                for task in tasks
+                if task.layer is None
+            }  # fmt: skip
+            for future in as_they_end(client, futures):
+                yield futures[future], result_of(client, future)
+
+    def figures(self, store: Path) -> dict[int, RuleFigures]:
+        """What rules choose by, of all layers that they may choose: none is the embedding."""
+        return {
+            task.layer: self.parts.figures(task)
+            for task in self.layers
+            if task.store == store and task.layer
         }
-        futures = {
-            submit(client, run_task, config, task, needs=[of_store[task.store]]): task
-            for task in tasks
-        }
-        for prepared in of_store.values():
-            for text in wait_for(client, submit(client, attrgetter("warnings"), needs=[prepared])):
-                on_warning(text)
-        for future in as_they_end(client, futures):
-            yield futures[future], result_of(client, future)
 
 
 def _absolute(config: SweepConfig) -> SweepConfig:
@@ -196,7 +226,8 @@ def _absolute(config: SweepConfig) -> SweepConfig:
 def _with_saliency(table: pd.DataFrame) -> pd.DataFrame:
     """Add each draw's saliency over layers, and which layer DLSP chooses."""
     table["saliency"], table["is_dlsp_choice"] = np.nan, False
-    for _, group in table.groupby(list(DRAW), dropna=False):
+    of_one_layer = table[table["rule"] == ""]
+    for _, group in of_one_layer.groupby(list(DRAW), dropna=False):
         of_layer = group.drop_duplicates("layer").set_index("layer")[list(METRICS)]
         if not (of_layer.index >= 1).any():
             continue  # layer 0 alone was asked for, which DLSP never chooses
@@ -204,12 +235,3 @@ def _with_saliency(table: pd.DataFrame) -> pd.DataFrame:
         table.loc[group.index, "saliency"] = group["layer"].map(saliency.saliency)
         table.loc[group.index, "is_dlsp_choice"] = group["layer"] == saliency.layer
     return table
-
-
-def _write(table: pd.DataFrame, out: Path) -> None:
-    """Write a table; an old one stays until the new one is whole."""
-    with replaced(out) as partial:
-        if out.suffix == ".csv":
-            table.to_csv(partial, index=False)
-        else:
-            table.to_parquet(partial, index=False)

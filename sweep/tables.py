@@ -63,6 +63,7 @@ class _Sweeps:
             self._config.out / f"{name}-experiments.csv",
             num_workers=self._config.num_workers,
             on_task=self._config.on_task,
+            existing="replace",  # the whole table is made again
             on_warning=self.warnings.append,
         )
 

@@ -65,6 +65,50 @@ def test_metrics_equal_scikit_learn_on_the_written_scores(config):
     assert json.loads((config.results / "metrics.json").read_text()) == metrics
 
 
+def last_layer_alone(config):
+    """Areas of a probe of the last layer, trained on the same videos."""
+    alone = changed(config, probe=config.probe.with_name("last.json"))
+    run_probe(ProbeConfig(config.store, layer="last")).save(alone.probe)
+    return run_evaluate(changed(alone, results=config.results.with_name("last")))["smoothed"]
+
+
+@pytest.mark.parametrize("layer", [None, "upper-half", (1, 3), "last"])
+def test_the_last_layer_stands_beside_every_result(config, layer):
+    run_probe(ProbeConfig(config.store, layer=layer)).save(config.probe)
+    metrics, expected = run_evaluate(config), last_layer_alone(config)
+    assert metrics["last_layer"] == {"layer": 4, "auc": expected["auc"], "ap": expected["ap"]}
+    page = config.results.joinpath("report.html").read_text()
+    assert "Last layer <small>4, smoothed" in page
+
+
+def test_a_probe_of_several_layers_scores_the_mean_of_its_members(config):
+    probe = run_probe(ProbeConfig(config.store, layer="upper-half"))
+    probe.save(config.probe)
+    metrics = run_evaluate(config)
+    assert (metrics["layer"], metrics["layers_read"]) == (None, [3, 4])
+    store = FeatureStore.open(config.store)
+    table = pd.read_csv(config.results / "scores.csv")
+    for video_id, own in table.groupby("video_id"):
+        states = dict(zip(store.layers, store.video(video_id), strict=True))
+        np.testing.assert_allclose(own["score"], probe.score(states), rtol=1e-12)
+    assert metrics["provenance"]["probe"]["layers"] == [3, 4]
+    shared = metrics["provenance"]["probe"]["scorer"]
+    assert (shared["kind"], shared["l2"], "bias" in shared) == ("logistic", 1.0, False)
+    page = config.results.joinpath("report.html").read_text()
+    assert ", layers 3-4</title>" in page.replace(" · hiprobe", "")
+    assert page.count(" <small>chosen</small>") == 2
+
+
+def test_layers_that_the_store_lacks_are_named(config, make_store):
+    run_probe(ProbeConfig(config.store, layer=(2, 3, 4))).save(config.probe)
+    few = make_store(num_layers=3, best_layer=2, name="few.zarr")
+    missing = r"reads layers 2-4, of which .*few\.zarr lacks 3-4\. Extract with `--layers 2-4`"
+    with pytest.raises(HiProbeError, match=missing):
+        run_evaluate(changed(config, store=few))
+    run_probe(ProbeConfig(config.store, layer=2)).save(config.probe)
+    assert "last_layer" not in run_evaluate(changed(config, store=few))
+
+
 def test_intervals_are_the_flagged_frames(config):
     run_evaluate(config)
     content = json.loads((config.results / "intervals.json").read_text())
@@ -99,7 +143,7 @@ def test_the_report_is_whole_and_self_contained(config):
 
 
 def test_training_videos_are_not_evaluated(config):
-    with pytest.raises(HiProbeError, match="12 of the videos to evaluate were used for training"):
+    with pytest.raises(HiProbeError, match="12 of 12 videos to evaluate were used for training"):
         run_evaluate(changed(config, split="train"))
 
 
@@ -127,7 +171,7 @@ def test_another_precision_is_said_and_evaluated(config):
     with_attributes(config.store, model=model | {"dtype": "bfloat16"})
     run_probe(ProbeConfig(config.store)).save(config.probe)
     with_attributes(config.store, model=model | {"dtype": "float16"})
-    assert run_evaluate(config)["warnings"] == [
+    assert run_evaluate(changed(config, num_resamples=0))["warnings"] == [
         "the probe was trained on states of another dtype: 'bfloat16', the store's is 'float16'"
     ]
 
@@ -135,10 +179,10 @@ def test_another_precision_is_said_and_evaluated(config):
 def test_a_store_with_nothing_but_what_must_be_there_passes(config):
     with_attributes(config.store, model=None, manifest=None)
     run_probe(ProbeConfig(config.store)).save(config.probe)
-    metrics = run_evaluate(config)
+    metrics = run_evaluate(changed(config, num_resamples=0))
     assert metrics["warnings"] == []
     assert metrics["smoothed"]["auc"] > 0.9
-    with pytest.raises(HiProbeError, match="12 of the videos to evaluate were used for training"):
+    with pytest.raises(HiProbeError, match="12 of 12 videos to evaluate were used for training"):
         run_evaluate(changed(config, split="train"))
     (config.results / "report.html").unlink()
     render_results(config.results)
@@ -158,7 +202,7 @@ def test_what_is_no_probe_says_so(config, tmp_path):
     for name, message in {
         "missing.json": "no such probe",
         "text.json": "cannot read it as a probe",
-        "other.json": "expected a probe with schema 'hiprobe-probe-1', got None",
+        "other.json": "expected a probe with schema 'hiprobe-probe-1' or 'hiprobe-probe-2', got",
     }.items():
         with pytest.raises(HiProbeError, match=message):
             run_evaluate(changed(config, probe=tmp_path / name))
@@ -309,11 +353,12 @@ def test_training_videos_are_known_by_the_manifests_digest(config, make_store):
         run_evaluate(moved)
 
 
-def test_coinciding_ids_of_another_manifest_are_said(config, make_store):
-    metrics = run_evaluate(copied_with(config, make_store, path="/m", digest="another"))
-    assert "12 of the videos have ids of videos that the probe was trained on" in str(
-        metrics["warnings"]
-    )
+def test_coinciding_ids_of_another_manifest_are_refused_unless_allowed(config, make_store):
+    other = copied_with(config, make_store, path="/m", digest="another")
+    with pytest.raises(HiProbeError, match="video-00: same file, same id"):
+        run_evaluate(other)
+    metrics = run_evaluate(changed(other, allow_overlap=True))
+    assert "12 of 12 videos tested on were trained on (overlap allowed)" in metrics["warnings"][0]
 
 
 def test_a_threshold_must_be_a_number(config):
@@ -355,7 +400,7 @@ def test_text_in_the_report_is_escaped(config, tmp_path):
         title="</title><script>",
         metrics=metrics,
         layers={"saliency": [None, 1.0]},
-        chosen_layer=1,
+        chosen_layers=(1,),
         threshold=0.5,
         roc=(np.array([0, 1]), np.array([0, 1])),
         pr=(np.array([0, 1]), np.array([1, 0])),

@@ -32,6 +32,10 @@ PROBE = {
 }  # fmt: skip
 DISTANCE = {"kind": "distance", "mean": [1.0, 2.0], "scale": [1.0, None], "centre": 0.5,
             "spread": 2.0}  # fmt: skip
+MEMBER = {"layer": 2, "scale": 1.5, "scorer": DISTANCE}
+SECOND = {name: value for name, value in PROBE.items() if name not in ("layer", "scorer")} | {
+    "schema": "hiprobe-probe-2", "layer": None, "members": [MEMBER, MEMBER | {"layer": 5}],
+}  # fmt: skip
 
 
 def changed(path, value):
@@ -170,6 +174,17 @@ def test_the_lock_of_a_killed_writer_means_nothing(tmp_path):
         (["scorer"], DISTANCE | {"spread": 0}, "scale and spread have to be above 0"),
         (["training", "extra"], deep(200), "nested more than 100 levels"),
         (["schema"], "9" * 100_000, "expected a probe with schema"),
+        (["baseline"], [], "baseline is a list of 0, expected an object"),
+        (["baseline"], MEMBER | {"scale": 0}, "the scale of baseline is 0, expected a number abo"),
+        (["baseline"], MEMBER | {"layer": -1}, "the layer of baseline is -1"),
+        (
+            ["baseline"],
+            MEMBER | {"scorer": DISTANCE | {"mean": [1.0], "scale": [1.0]}},
+            "its scorers read states of 1 and 2 features",
+        ),
+        (["calibration"], {"slope": -1.0, "intercept": 0.0}, "the calibration's slope is -1.0"),
+        (["calibration"], {"slope": 1.0}, "intercept is missing"),
+        (["threshold", "kind"], 3, "the threshold's kind is 3, expected text"),
     ],
 )
 def test_a_probe_that_cannot_be_right_is_one_message(tmp_path, path, value, message):
@@ -178,6 +193,28 @@ def test_a_probe_that_cannot_be_right_is_one_message(tmp_path, path, value, mess
         Probe.load(tmp_path / "p.json")
     assert str(raised.value).startswith(f"{tmp_path / 'p.json'}: ")
     assert len(str(raised.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (None, "members is None, expected a list"),
+        ([], "members is empty"),
+        ([MEMBER, 3], "member 1 is 3, expected an object"),
+        ([MEMBER | {"scale": "wide"}], "the scale of member 0 is 'wide'"),
+        ([MEMBER | {"scorer": {"kind": "svm"}}], "svm scorer lacks"),
+    ],
+)
+def test_members_that_cannot_be_right_are_one_message(tmp_path, members, message):
+    (tmp_path / "p.json").write_text(json.dumps(SECOND | {"members": members}))
+    with pytest.raises(HiProbeError, match=message):
+        Probe.load(tmp_path / "p.json")
+
+
+def test_the_second_schema_is_read(tmp_path):
+    (tmp_path / "p.json").write_text(json.dumps(SECOND))
+    probe = Probe.load(tmp_path / "p.json")
+    assert (probe.layer, probe.scorer, probe.layers_read) == (None, {}, (2, 5))
 
 
 def test_old_probes_load_and_unknown_names_are_left_alone(tmp_path):
@@ -204,7 +241,7 @@ except HiProbeError as error:
 """
 
 
-@pytest.mark.parametrize("count", [12_500_000, 7_500_000])
+@pytest.mark.parametrize("count", [34_000_000, 7_500_000])
 def test_megabytes_of_numbers_take_bounded_memory_and_time(tmp_path, count):
     text = json.dumps(PROBE).replace('"weight": [0.5', '"weight": [' + "1.0," * count + "null")
     (tmp_path / "p.json").write_text(text)
