@@ -39,6 +39,9 @@ def table(
     kappa: options.Kappa = 0.2,
     manifest: options.Manifest = None,
     workers: options.Workers = 0,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="Write the table for a paper too, as LaTeX.")
+    ] = False,
 ) -> None:
     """Make one of the paper's tables from stores.
 
@@ -50,6 +53,7 @@ def table(
     """
     from rich.table import Table
 
+    from hiprobe.sweep.latex import write_latex
     from hiprobe.sweep.pipeline import SweepConfig
     from hiprobe.sweep.tables import METRICS, TABLES, TableConfig
 
@@ -73,4 +77,6 @@ def table(
     terminal().print(shown)
     for note in made.notes:
         say(note, style="dim")
-    say(f"wrote {made.name}.md, .csv, .json in {out}")
+    if latex:
+        write_latex(made, out)
+    say(f"wrote {made.name}.md, .csv, .json{', .tex' * latex} in {out}")
