@@ -42,6 +42,9 @@ def table(
     manifest: options.Manifest = None,
     allow_overlap: options.AllowOverlap = False,
     workers: options.Workers = 0,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="Write the table for a paper too, as LaTeX.")
+    ] = False,
 ) -> None:
     """Make one of the paper's tables from stores.
 
@@ -53,6 +56,7 @@ def table(
     """
     from rich.table import Table
 
+    from hiprobe.sweep.latex import write_latex
     from hiprobe.sweep.pipeline import SweepConfig
     from hiprobe.sweep.tables import METRICS, TABLES, TableConfig
 
@@ -79,4 +83,6 @@ def table(
     terminal().print(shown)
     for note in made.notes:
         say(note, style="dim")
-    say(f"wrote {made.name}.md, .csv, .json in {out}")
+    if latex:
+        write_latex(made, out)
+    say(f"wrote {made.name}.md, .csv, .json{', .tex' * latex} in {out}")
