@@ -85,6 +85,17 @@ def scores_of(logits: np.ndarray, calibration: Mapping[str, float] | None) -> np
     return expit(calibration["slope"] * logits + calibration["intercept"])
 
 
+def layer_list(layers: Iterable[int]) -> str:
+    """Write layers as `--layers` takes them: ``0,8,16-24``."""
+    runs: list[list[int]] = []
+    for layer in sorted(layers):
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ",".join(f"{one[0]}-{one[-1]}" if len(one) > 1 else f"{one[0]}" for one in runs)
+
+
 def mean_logits(members: Sequence[Member], states: Mapping[int, np.ndarray]) -> np.ndarray:
     """Mean of the members' log odds.
 

@@ -65,6 +65,50 @@ def test_metrics_equal_scikit_learn_on_the_written_scores(config):
     assert json.loads((config.results / "metrics.json").read_text()) == metrics
 
 
+def last_layer_alone(config):
+    """Areas of a probe of the last layer, trained on the same videos."""
+    alone = changed(config, probe=config.probe.with_name("last.json"))
+    run_probe(ProbeConfig(config.store, layer="last")).save(alone.probe)
+    return run_evaluate(changed(alone, results=config.results.with_name("last")))["smoothed"]
+
+
+@pytest.mark.parametrize("layer", [None, "upper-half", (1, 3), "last"])
+def test_the_last_layer_stands_beside_every_result(config, layer):
+    run_probe(ProbeConfig(config.store, layer=layer)).save(config.probe)
+    metrics, expected = run_evaluate(config), last_layer_alone(config)
+    assert metrics["last_layer"] == {"layer": 4, "auc": expected["auc"], "ap": expected["ap"]}
+    page = config.results.joinpath("report.html").read_text()
+    assert "Last layer <small>4, smoothed" in page
+
+
+def test_a_probe_of_several_layers_scores_the_mean_of_its_members(config):
+    probe = run_probe(ProbeConfig(config.store, layer="upper-half"))
+    probe.save(config.probe)
+    metrics = run_evaluate(config)
+    assert (metrics["layer"], metrics["layers_read"]) == (None, [3, 4])
+    store = FeatureStore.open(config.store)
+    table = pd.read_csv(config.results / "scores.csv")
+    for video_id, own in table.groupby("video_id"):
+        states = dict(zip(store.layers, store.video(video_id), strict=True))
+        np.testing.assert_allclose(own["score"], probe.score(states), rtol=1e-12)
+    assert metrics["provenance"]["probe"]["layers"] == [3, 4]
+    shared = metrics["provenance"]["probe"]["scorer"]
+    assert (shared["kind"], shared["l2"], "bias" in shared) == ("logistic", 1.0, False)
+    page = config.results.joinpath("report.html").read_text()
+    assert ", layers 3-4</title>" in page.replace(" · hiprobe", "")
+    assert page.count(" <small>chosen</small>") == 2
+
+
+def test_layers_that_the_store_lacks_are_named(config, make_store):
+    run_probe(ProbeConfig(config.store, layer=(2, 3, 4))).save(config.probe)
+    few = make_store(num_layers=3, best_layer=2, name="few.zarr")
+    missing = r"reads layers 2-4, of which .*few\.zarr lacks 3-4\. Extract with `--layers 2-4`"
+    with pytest.raises(HiProbeError, match=missing):
+        run_evaluate(changed(config, store=few))
+    run_probe(ProbeConfig(config.store, layer=2)).save(config.probe)
+    assert "last_layer" not in run_evaluate(changed(config, store=few))
+
+
 def test_intervals_are_the_flagged_frames(config):
     run_evaluate(config)
     content = json.loads((config.results / "intervals.json").read_text())
@@ -355,7 +399,7 @@ def test_text_in_the_report_is_escaped(config, tmp_path):
         title="</title><script>",
         metrics=metrics,
         layers={"saliency": [None, 1.0]},
-        chosen_layer=1,
+        chosen_layers=(1,),
         threshold=0.5,
         roc=(np.array([0, 1]), np.array([0, 1])),
         pr=(np.array([0, 1]), np.array([1, 0])),
