@@ -15,7 +15,10 @@ from hiprobe.cli.output import status
 def evaluate_scores(
     scores: Annotated[
         Path,
-        typer.Argument(help="A CSV video_id,start_frame,stop_frame,score, whose later rows win."),
+        typer.Argument(
+            help="A CSV video_id,start_frame,stop_frame,score, whose later rows win; or a score a "
+            "frame in one .npy, in the manifest's order, or in a folder of one .npy a video."
+        ),
     ],
     manifest: Annotated[
         Path, typer.Argument(help="The manifest of the videos, with lengths and annotations.")
@@ -30,8 +33,11 @@ def evaluate_scores(
     ] = 0.5,
     resamples: options.Resamples = 1000,
     seed: options.Seed = 0,
-    length: options.Length = "true",
+    length: options.ScoredLength = "true",
     ends: options.Ends = "exclusive",
+    repeat: Annotated[
+        int, typer.Option(min=1, help="Take each value of a .npy for so many frames.")
+    ] = 1,
 ) -> None:
     """Evaluate the scores of any method, without its videos; the same measures and report."""
     from hiprobe.evaluate.external import ScoresConfig, run_evaluate_scores
@@ -47,6 +53,7 @@ def evaluate_scores(
         num_resamples=resamples,
         seed=seed,
         convention=Convention(length, ends),
+        repeat=repeat,
     )
     with status("evaluating") as on_step:
         metrics = run_evaluate_scores(config, on_step)

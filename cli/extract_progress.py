@@ -69,8 +69,12 @@ def run_with_progress(config: ExtractConfig, log_json: Path | None) -> ExtractSu
             if step.outcome:
                 log("video", **asdict(step))
 
+        def on_warning(text: str) -> None:
+            bar.console.print(f"warning: {text}", style="yellow", soft_wrap=True)
+            log("warning", text=text)
+
         log("start", store=str(config.store), model=config.backbone.model)
-        summary = pipeline.extract(config, on_progress, on_plan)
+        summary = pipeline.extract(config, on_progress, on_plan, on_warning=on_warning)
         log("end", **asdict(summary))
         return summary
 

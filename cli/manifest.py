@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hiprobe.cli import options
-from hiprobe.cli.output import say, warn
+from hiprobe.cli.output import say, terminal, warn
 from hiprobe.cli.requirements import require_video
 
 if TYPE_CHECKING:
@@ -56,8 +56,18 @@ def folder(
         ),
     ] = 0.3,
     seed: options.Seed = 0,
+    normal: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Call what lies in folders of this name normal (repeatable)."
+        ),
+    ] = None,
 ) -> None:
-    """List a folder's videos; the folders' names give split, label and category."""
+    """List a folder's videos; the folders' names give split, label and category.
+
+    Names such as normal, benign, NonFight or Training-Normal-Videos-Part-1 mean normal at any
+    depth. A table says how each folder was read.
+    """
     from hiprobe.manifest.folder import folder_manifest
 
     require_video()
@@ -68,6 +78,7 @@ def folder(
         whole_video=whole_video,
         test_fraction=test_fraction,
         seed=seed,
+        normal=normal or (),
     )
     _write(draft, out)
 
@@ -146,11 +157,27 @@ def _write(draft: Draft, out: Path) -> None:
     from hiprobe.store import write_manifest
 
     write_manifest(out, draft.records)
+    if draft.folders:
+        _print_folders(draft)
     warn(draft.warnings)
     for split in ("train", "test"):
         if records := [record for record in draft.records if record.split == split]:
             say(f"{split}: {_totals(records)}")
     say(f"wrote {out}")
+
+
+def _print_folders(draft: Draft) -> None:
+    """Print how each folder was read, so that a wrong label is seen."""
+    from rich.table import Table
+
+    table = Table("folder", "label", "category", "by its folder", "train", "test")
+    table.columns[0].overflow = "fold"
+    for one in draft.folders:
+        style = "yellow" if one.told_by.endswith("?") else None
+        drawn = " drawn" if one.is_drawn else ""
+        counts = (f"{one.num_train}{drawn}", f"{one.num_test}{drawn}")
+        table.add_row(one.folder, one.label, one.category, one.told_by, *counts, style=style)
+    terminal().print(table)
 
 
 def _totals(records: list[VideoRecord]) -> str:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from hiprobe.store.scorers import SCORERS
+from hiprobe.store.scorers import SCORERS, is_name
 
 NumberKind = type[int] | type[float]
 LAYER_RULES = (
@@ -108,10 +108,32 @@ def _number(text: str, kind: NumberKind, minimum: float) -> float:
 
 def _scorers(text: str) -> tuple[str, ...]:
     """Read ``logistic,svm``; anything else is wrong usage."""
-    kinds = tuple(text.split(","))
-    if not set(kinds) <= set(SCORERS):
-        raise typer.BadParameter(f"{text!r}: expected some of {','.join(SCORERS)}")
-    return kinds
+    return tuple(map(_scorer, text.split(",")))
+
+
+def _scorer(text: str) -> str:
+    """Read ``logistic``, or ``module:Class``; anything else is wrong usage."""
+    if text not in SCORERS and not is_name(text):
+        raise typer.BadParameter(f"{text!r}: expected {', '.join(SCORERS)} or module:Class")
+    return text
+
+
+def _rate(text: str) -> float:
+    """Read a share above 0 and below 1; anything else is wrong usage."""
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < 1:
+        raise typer.BadParameter(f"{text!r}: expected a share above 0 and below 1, such as 0.05")
+    return rate
+
+
+def _trusted(text: str) -> str:
+    """Read ``module:Class``; anything else is wrong usage."""
+    if not is_name(text):
+        raise typer.BadParameter(f"{text!r}: expected module:Class")
+    return text
 
 
 # Files and folders.
@@ -125,6 +147,10 @@ Manifest = Annotated[
     typer.Option(
         help="Take splits, labels and annotations from this manifest instead of the store."
     ),
+]
+AllowOverlap = Annotated[
+    bool,
+    typer.Option("--allow-overlap", help="Test on videos that were trained on too; say so."),
 ]
 
 # What the commands draw, and from which videos.
@@ -171,21 +197,51 @@ L2 = Annotated[
     float,
     typer.Option(min=0, help="Penalise the scorer's weights so much; 0 is the paper's setting."),
 ]
-if TYPE_CHECKING:
-    ScorerName = str
-else:
-    ScorerName = Literal[SCORERS]  # of the registry, so that a new scorer appears by itself
-Scorer = Annotated[ScorerName, typer.Option(help="Train a scorer of this kind.")]
+Scorer = Annotated[
+    str,
+    typer.Option(
+        parser=_scorer,
+        metavar="SCORER",
+        help=f"Train a scorer of this kind, of {', '.join(SCORERS)}; or any scikit-learn estimator "
+        "by its name, module:Class. mahalanobis and nearest need no anomalous videos.",
+    ),
+]
 Scorers = Annotated[
     Any,
     typer.Option(
         parser=_scorers,
         metavar="SCORERS",
-        help=f"Train scorers of these kinds, of {','.join(SCORERS)}.",
+        help=f"Train scorers of these kinds, of {','.join(SCORERS)}, or module:Class.",
+    ),
+]
+
+TargetFar = Annotated[
+    float | None,
+    typer.Option(
+        parser=_rate,
+        metavar="RATE",
+        help="Set the threshold so that this share of normal training videos' segments is above "
+        "it, each scored by a probe of other videos; instead of μ + κσ.",
+    ),
+]
+Calibrate = Annotated[
+    Literal["platt"] | None,
+    typer.Option(
+        help="Make probabilities of the scores, fitted to training videos' segments that are each "
+        "scored by a probe of other videos."
+    ),
+]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        parser=_trusted,
+        metavar="MODULE:CLASS",
+        help="Trust this class inside the probe, which may run code; give it once for each.",
     ),
 ]
 
 # How scores become intervals and figures.
+DEFAULT_SIGMA = 0.4  # for all: differently smoothed results do not compare
 Sigma = Annotated[
     float, typer.Option(min=0, help="Smooth the scores with a σ of so many segments; 0 does not.")
 ]
@@ -194,8 +250,17 @@ Threshold = Annotated[
     number("auto", "Call scores above this anomalous; auto takes the probe's threshold.", float),
 ]
 Length = Annotated[
-    Literal["true", "cut-16", "pad-16"],
-    typer.Option(help="Count a video's true frames, or cut or pad them to a multiple of 16."),
+    Literal["true", "cut-16", "cut-16-xd", "pad-16"],
+    typer.Option(
+        help="Count a video's T true frames, or ⌊T/16⌋, ⌊(T-1)/16⌋ (xd) or ⌈T/16⌉ (pad) times 16."
+    ),
+]
+ScoredLength = Annotated[
+    Literal["true", "cut-16", "cut-16-xd", "pad-16", "as-scored"],
+    typer.Option(
+        help="Count a video's T true frames, or ⌊T/16⌋, ⌊(T-1)/16⌋ (xd) or ⌈T/16⌉ (pad) times 16, "
+        "or as many as it has scores of."
+    ),
 ]
 Ends = Annotated[
     Literal["exclusive", "inclusive"],

@@ -10,7 +10,7 @@ import typer
 from hiprobe.cli import options
 from hiprobe.cli.output import check_parity, progress, say, say_parity, terminal, warn
 from hiprobe.cli.requirements import require_extract
-from hiprobe.store.errors import HiProbeError
+from hiprobe.store.errors import HiProbeError, listing
 
 
 def info(store: options.StorePath) -> None:
@@ -79,6 +79,35 @@ def verify(
         say(f"{store}: sealed: {num_blocks} blocks and the index have digests now")
     if parity:
         _certify(store, parity, model, device, seed)
+
+
+def relabel(
+    store: options.StorePath,
+    manifest: Annotated[Path, typer.Argument(help="The manifest with the right labels.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be changed.")
+    ] = False,
+) -> None:
+    """Write a manifest's splits, labels, categories and annotations into a store.
+
+    What they were is kept in the store's attributes. Probes and results made before are of the
+    old labels.
+    """
+    from hiprobe.store.relabel import describe
+    from hiprobe.store.relabel import relabel as relabel_store
+
+    found = relabel_store(store, manifest, dry_run=dry_run)
+    for line in describe(found.changes):
+        say(line)
+    for video_ids, where in (
+        (found.only_in_store, "the store"), (found.only_in_manifest, "the manifest"),
+    ):  # fmt: skip
+        if video_ids:
+            warn([f"{len(video_ids)} videos are only in {where}:\n{listing(video_ids)}"])
+    say(
+        f"{store}: {len(found.changes)} videos "
+        + ("would be relabelled" if dry_run else "relabelled")
+    )
 
 
 def merge(

@@ -1,26 +1,29 @@
-"""Is one result really better than another? A paired bootstrap over videos.
+"""Are results really different? A paired bootstrap over videos, of two results or more.
 
-Run by ``hiprobe compare``. Reads two results' folders; each resample draws the same videos for
-both, so what is hard for both cancels out.
+Run by ``hiprobe compare``. Reads results' folders; each resample draws the same videos for all, so
+what is hard for all cancels out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hiprobe.evaluate.metrics import ConfidenceInterval, Ranking
+from hiprobe.evaluate.metrics import METRICS, ConfidenceInterval, Ranking
+from hiprobe.evaluate.protocol import common_videos, ground_truth_digest
 from hiprobe.evaluate.scored import rank_results
-from hiprobe.store import HiProbeError, format_annotations
-from hiprobe.store.errors import listing
+from hiprobe.store import HiProbeError
 from hiprobe.store.results import Results
 
-METRICS = ("auc", "ap", "pr_auc_trapezoid")
 SCORES = {"raw": "score", "smoothed": "smoothed"}
+LEVEL = 0.05
+# Standard errors of a difference that a two-sided test at 5 % sees four times of five: 1.96 + 0.84.
+VISIBLE_ERRORS = 2.8
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,10 @@ class Difference:
     p_value : float
         Two-sided: twice the smaller share of resamples on one side of 0, at least one over the
         number of resamples.
+    standard_error : float
+        Of the difference, over videos.
+    p_holm : float
+        `p_value` with Holm's correction for all pairs that are compared.
     """
 
     a: float
@@ -42,11 +49,26 @@ class Difference:
     difference: float
     interval: ConfidenceInterval
     p_value: float
+    standard_error: float
+    p_holm: float
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves 0 out."""
-        return self.interval.low > 0 or self.interval.high < 0
+        """Whether the interval leaves 0 out, and the corrected p is at most 5 %."""
+        leaves_0_out = self.interval.low > 0 or self.interval.high < 0
+        return leaves_0_out and self.p_holm <= LEVEL
+
+    @property
+    def smallest_visible(self) -> float:
+        """The true difference that these videos would show four times of five."""
+        return VISIBLE_ERRORS * self.standard_error
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields, and what follows from them."""
+        return asdict(self) | {
+            "is_clear": self.is_clear,
+            "smallest_visible": self.smallest_visible,
+        }
 
 
 def compare(
@@ -59,15 +81,43 @@ def compare(
     seed: int = 0,
     on_resample: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Compare two results on the same videos.
+    """Compare two results on the same videos; see `compare_all`.
+
+    Returns
+    -------
+    dict
+        ``auc``, ``ap``, ``pr_auc_trapezoid``: the fields of `Difference`, and how it was made.
+    """
+    content = compare_all(
+        [folder_a, folder_b],
+        scores=scores,
+        only_common=common_videos,
+        num_resamples=num_resamples,
+        seed=seed,
+        on_resample=on_resample,
+    )
+    (pair,) = content.pop("pairs")
+    return {metric: pair[metric] for metric in METRICS} | content
+
+
+def compare_all(
+    folders: Sequence[Path],
+    *,
+    scores: str = "smoothed",
+    only_common: bool = False,
+    num_resamples: int = 2000,
+    seed: int = 0,
+    on_resample: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Compare each two of some results on the same videos.
 
     Parameters
     ----------
-    folder_a, folder_b : Path
-        Results of `hiprobe evaluate` or `hiprobe evaluate-scores`.
+    folders : sequence of Path
+        Results of `hiprobe evaluate` or `hiprobe evaluate-scores`, two or more.
     scores : {'smoothed', 'raw'}
-    common_videos : bool
-        Compare on the videos that both have; otherwise other videos are an error.
+    only_common : bool
+        Compare on the videos that all have; otherwise other videos are an error.
     num_resamples, seed : int
     on_resample : callable
         Called with (resamples done, resamples).
@@ -75,87 +125,99 @@ def compare(
     Returns
     -------
     dict
-        ``auc``, ``ap``, ``pr_auc_trapezoid``: the fields of `Difference`, and how it was made.
+        ``pairs``: a list of ``a``, ``b`` (positions in `folders`) and by metric the fields of
+        `Difference`; and how it was made.
 
     Raises
     ------
     HiProbeError
-        A folder holds no results, the ground truth differs, or the test set has one class only.
+        A folder holds no results, they are of another protocol (ground truth, lengths, smoothing),
+        the test set has one class only, or so many pairs need more resamples.
     """
-    a, b = Results.read(folder_a), Results.read(folder_b)
-    videos = _common_videos(a, b, common_videos)
-    rankings = [rank_results(results, SCORES[scores], videos) for results in (a, b)]
-    point = [_values(ranking, None) for ranking in rankings]
-    if point[0] is None or point[1] is None:
+    pairs = list(itertools.combinations(range(len(folders)), 2))
+    if not pairs:
+        raise HiProbeError(f"{len(folders)} results were given, expected at least two.")
+    # A bootstrap shows no p below 1/n, and Holm multiplies the smallest by the number of pairs.
+    if len(pairs) > 1 and len(pairs) > LEVEL * num_resamples:
         raise HiProbeError(
-            f"{folder_a}: AUC and AP are undefined on these {len(videos)} videos: their frames are "
-            "of one class only."
+            f"{len(pairs)} pairs of {len(folders)} results, and {num_resamples} resamples: no "
+            f"difference could be clear after Holm's correction. Give --resamples "
+            f"{int(len(pairs) / LEVEL) + 1} or more, or compare fewer."
         )
-    rng = np.random.default_rng(seed)
-    draws = []
-    for done in range(num_resamples):
-        # The same videos for both: what is hard for both cancels out of the difference.
-        drawn = rng.integers(len(videos), size=len(videos))
-        weights = np.bincount(drawn, minlength=len(videos)).astype(np.float64)
-        of_a, of_b = (_values(ranking, weights) for ranking in rankings)
-        # A resample may hold one class only; its areas are undefined.
-        if of_a is not None and of_b is not None:
-            draws.append(of_b - of_a)
-        on_resample(done + 1, num_resamples)
-    differences = np.array(draws)
-    content: dict[str, Any] = {
-        metric: _difference(point[0][i], point[1][i], differences[:, i])
-        for i, metric in enumerate(METRICS)
-    }
-    return {name: asdict(one) | {"is_clear": one.is_clear} for name, one in content.items()} | {
-        "results": [str(folder_a.absolute()), str(folder_b.absolute())],
+    results = [Results.read(folder) for folder in folders]
+    videos = common_videos(results, scores, only_common)
+    rankings = [rank_results(one, SCORES[scores], videos) for one in results]
+    points = [_values(ranking, None) for ranking in rankings]
+    if any(point is None for point in points):
+        raise HiProbeError(
+            f"{folders[0]}: AUC and AP are undefined on these {len(videos)} videos: their frames "
+            "are of one class only."
+        )
+    draws = _resampled(rankings, len(videos), num_resamples, seed, on_resample)
+    compared = _compared(pairs, np.array(points), draws)
+    return {
+        "pairs": [
+            {"a": a, "b": b} | {metric: one.to_json() for metric, one in of_pair.items()}
+            for (a, b), of_pair in zip(pairs, compared, strict=True)
+        ],
+        "results": [str(folder.absolute()) for folder in folders],
         "scores": scores,
         "num_videos": len(videos),
-        "num_videos_left_out": len(a.videos.keys() ^ b.videos.keys()),
-        "ground_truth": a.metrics["ground_truth"],
+        "num_videos_left_out": len(set().union(*(one.videos for one in results))) - len(videos),
+        "ground_truth": results[0].metrics["ground_truth"],
+        "ground_truth_digest": ground_truth_digest(results[0], videos),
+        "correction": "Holm",
         "bootstrap": {"num_resamples": len(draws), "seed": seed, "unit": "video", "paired": True},
     }
 
 
-def _common_videos(a: Results, b: Results, common_videos: bool) -> list[str]:
-    """Ids of the videos to compare on, in A's order."""
-    conventions = [results.metrics["ground_truth"] for results in (a, b)]
-    if conventions[0] != conventions[1]:
-        raise HiProbeError(
-            f"{b.folder}: its ground truth is {conventions[1]}, that of {a.folder} is "
-            f"{conventions[0]}. Evaluate both with the same --length and --ends."
-        )
-    problems = [
-        f"{video_id}: {_truth(b, video_id)}, expected {_truth(a, video_id)}"
-        for video_id in a.videos
-        if video_id in b.videos and _truth(a, video_id) != _truth(b, video_id)
-    ]
-    if problems:
-        raise HiProbeError(
-            f"{b.folder}: {len(problems)} video(s) have another ground truth than in {a.folder}:\n"
-            f"{listing(problems)}\nEvaluate both with the same manifest."
-        )
-    only = [
-        f"{video_id}: only in {results.folder}"
-        for results, other in ((a, b), (b, a))
-        for video_id in results.videos
-        if video_id not in other.videos
-    ]
-    common = [video_id for video_id in a.videos if video_id in b.videos]
-    if not common or (only and not common_videos):
-        raise HiProbeError(
-            f"{a.folder} and {b.folder}: {len(only)} video(s) are in one of them only:\n"
-            f"{listing(only)}\n"
-            + ("--common-videos compares on the others." if common else "They share no video.")
-        )
-    return common
+def _resampled(
+    rankings: Sequence[Ranking],
+    num_videos: int,
+    num_resamples: int,
+    seed: int,
+    on_resample: Callable[[int, int], None],
+) -> np.ndarray:
+    """Metrics of the same drawn videos, of all results: (resample, result, metric) float64."""
+    rng = np.random.default_rng(seed)
+    draws = []
+    for done in range(num_resamples):
+        # The same videos for all: what is hard for all cancels out of a difference.
+        drawn = rng.integers(num_videos, size=num_videos)
+        weights = np.bincount(drawn, minlength=num_videos).astype(np.float64)
+        values = [_values(ranking, weights) for ranking in rankings]
+        # A resample may hold one class only; its areas are undefined, and of all results.
+        if values[0] is not None:
+            draws.append(values)
+        on_resample(done + 1, num_resamples)
+    return np.array(draws)
 
 
-def _truth(results: Results, video_id: str) -> str:
-    """One video's ground truth in words: equal words are equal ground truth."""
-    video = results.videos[video_id]
-    ranges = format_annotations(video.annotations) or "none"
-    return f"{video.num_frames} frames, annotations {ranges}"
+def _compared(
+    pairs: Sequence[tuple[int, int]], points: np.ndarray, draws: np.ndarray
+) -> list[dict[str, Difference]]:
+    """All pairs' differences by metric, corrected for their number within each metric."""
+    found: list[dict[str, Difference]] = [{} for _ in pairs]
+    for i, metric in enumerate(METRICS):
+        own = [
+            _difference(points[a, i], points[b, i], draws[:, b, i] - draws[:, a, i])
+            for a, b in pairs
+        ]
+        corrected = holm([one.p_value for one in own])
+        for of_pair, one, p in zip(found, own, corrected, strict=True):
+            of_pair[metric] = replace(one, p_holm=p)
+    return found
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Correct p-values for their number (Holm 1979): each is then valid with all others."""
+    order = np.argsort(p_values, kind="stable")
+    factors = len(p_values) - np.arange(len(p_values))
+    # None may fall below one that is smaller to begin with.
+    corrected = np.maximum.accumulate(factors * np.asarray(p_values)[order])
+    back = np.empty(len(p_values))
+    back[order] = np.minimum(corrected, 1.0)
+    return [float(p) for p in back]
 
 
 def _values(ranking: Ranking, weights: np.ndarray | None) -> np.ndarray | None:
@@ -170,5 +232,12 @@ def _difference(a: float, b: float, draws: np.ndarray) -> Difference:
     # Two-sided; a bootstrap of n resamples cannot show less than 1/n.
     tail = min(np.mean(draws <= 0), np.mean(draws >= 0))
     p_value = min(1.0, max(2 * float(tail), 1 / len(draws)))
-    interval = ConfidenceInterval(float(low), float(high))
-    return Difference(float(a), float(b), float(b - a), interval, p_value)
+    return Difference(
+        a=float(a),
+        b=float(b),
+        difference=float(b - a),
+        interval=ConfidenceInterval(float(low), float(high)),
+        p_value=p_value,
+        standard_error=float(draws.std(ddof=1)),
+        p_holm=p_value,
+    )

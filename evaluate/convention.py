@@ -129,6 +129,14 @@ class Convention:
 DEFAULT_CONVENTION = Convention()
 
 
+def fitting_lengths(true: Mapping[str, int], scored: Mapping[str, int]) -> dict[str, int]:
+    """How many of the scored videos have the length that each convention gives them."""
+    return {
+        name: sum(Convention(name).num_frames(true[key]) == n for key, n in scored.items())
+        for name in LENGTHS
+    }
+
+
 def _problem(row: pd.Series, num_frames: int, needs_annotations: bool) -> str | None:
     """What is wrong with one video's ground truth, of which `num_frames` are evaluated."""
     if not num_frames:

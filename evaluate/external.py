@@ -1,14 +1,13 @@
-"""Scores of any method, evaluated as our own are: from a CSV file and a manifest, no videos needed.
+"""Scores of any method, evaluated as our own are: from their files and a manifest, without videos.
 
 Run by ``hiprobe evaluate-scores``.
 """
 
 from __future__ import annotations
 
-import csv
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,22 +16,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hiprobe.evaluate.convention import AS_SCORED, fitting_lengths
 from hiprobe.evaluate.measure import few_videos, measure
 from hiprobe.evaluate.report import publish
-from hiprobe.evaluate.test_set import (
-    DEFAULT_CONVENTION,
-    DEFAULT_THRESHOLD,
-    LENGTHS,
-    Convention,
-    TestSet,
+from hiprobe.evaluate.score_arrays import (
+    ONE_ARRAY,
+    array_files,
+    is_array,
+    is_arrays,
+    read_array,
+    read_arrays,
 )
-from hiprobe.store import HiProbeError, file_digest, read_manifest
-from hiprobe.store.csv_rows import check_header
+from hiprobe.evaluate.score_rows import COLUMNS, read_rows
+from hiprobe.evaluate.test_set import DEFAULT_CONVENTION, DEFAULT_THRESHOLD, Convention, TestSet
+from hiprobe.evaluate.test_videos import listed_videos
+from hiprobe.store import HiProbeError, file_digest
 from hiprobe.store.errors import listing
-from hiprobe.store.fields import MAX_FRAMES
-from hiprobe.store.single_files import check_file
-
-COLUMNS = ("video_id", "start_frame", "stop_frame", "score")
+from hiprobe.store.localization import DEFAULT_SIGMA
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class ScoresConfig:
     ----------
     scores : Path
         CSV ``video_id,start_frame,stop_frame,score``, ranges half-open; where two overlap the
-        later row counts. Per-frame scores are rows of one frame.
+        later row counts. Or ``.npy``, one value a frame: a folder of one file a video, or one file
+        with all videos one after the other, in the manifest's order.
     manifest : Path
         The videos, with ``num_frames``, and their annotations.
     results : Path
@@ -55,18 +56,21 @@ class ScoresConfig:
     num_resamples, seed : int
         Of the bootstrap over videos.
     convention : Convention
-        How annotations become labels of frames.
+        How annotations become labels of frames; 'as-scored' takes the lengths of the scores.
+    repeat : int
+        Frames that each value of an array stands for.
     """
 
     scores: Path
     manifest: Path
     results: Path
     split: str = "test"
-    sigma: float = 0.0
+    sigma: float = DEFAULT_SIGMA
     threshold: float = DEFAULT_THRESHOLD
     num_resamples: int = 1000
     seed: int = 0
     convention: Convention = DEFAULT_CONVENTION
+    repeat: int = 1
 
 
 def run_evaluate_scores(
@@ -84,16 +88,26 @@ def run_evaluate_scores(
     HiProbeError
         The scores do not cover the test videos exactly, or a line is wrong; all are listed.
     """
-    test = TestSet.of_manifest(config.manifest, config.split, config.convention)
     on_step("reading the scores")
-    table = segments_of(read_scores(config.scores), test.videos, config)
+    true_lengths = listed_videos(config.manifest, config.split)["num_frames"]
+    scores = read_scores(config, true_lengths.to_dict())
+    convention, differences = config.convention, {}
+    if convention.length == AS_SCORED:
+        ends = scores.groupby("video_id")["stop_frame"].max().to_dict()
+        convention = replace(convention, scored_lengths=ends)
+        differences = _differences(true_lengths.to_dict(), ends)
+    test = TestSet.of_manifest(config.manifest, config.split, convention)
+    table = segments_of(scores, test.videos, true_lengths.to_dict(), config)
     scored = test.with_segments(table).score(
         table["score"].to_numpy(), config.sigma, config.threshold
     )
     metrics = measure(scored, config.num_resamples, config.seed, on_step)
     metrics |= {
-        "ground_truth": config.convention.to_json(),
-        "warnings": [*test.warnings, *few_videos(metrics)],
+        "ground_truth": convention.to_json(),
+        "warnings": [*test.warnings, *_said_of(differences, len(true_lengths))]
+        + few_videos(metrics)
+        + [ONE_ARRAY] * is_array(config.scores),
+        "length_differences": differences,
         "provenance": _provenance(config),
     }
     on_step("writing the report")
@@ -107,11 +121,61 @@ def run_evaluate_scores(
     return metrics
 
 
+def read_scores(config: ScoresConfig, true_lengths: Mapping[str, int]) -> pd.DataFrame:
+    """Read the scores, of whichever form.
+
+    Returns
+    -------
+    DataFrame
+        ``video_id, start_frame, stop_frame, score``.
+
+    Raises
+    ------
+    HiProbeError
+        No such file, it is wrong, or (one array) it does not fit the videos.
+    """
+    # Smoothing counts in rows; without it, rows of one score in one are the same and fewer.
+    merge = config.sigma == 0
+    if is_arrays(config.scores):
+        return read_arrays(config.scores, config.repeat, merge)
+    if is_array(config.scores):
+        return read_array(config.scores, config.repeat, merge, true_lengths, config.convention)
+    if config.repeat != 1:
+        raise HiProbeError(
+            f"{config.scores}: --repeat is for .npy files; the rows of a CSV say their own frames."
+        )
+    return read_rows(config.scores)
+
+
+def _differences(true: Mapping[str, int], scored: Mapping[str, int]) -> dict[str, Any]:
+    """Videos that are scored over another number of frames than they have."""
+    return {
+        video_id: {"true": int(frames), "scored": int(scored[video_id])}
+        for video_id, frames in true.items()
+        if scored.get(video_id, frames) != frames
+    }
+
+
+def _said_of(differences: dict[str, Any], num_videos: int) -> list[str]:
+    """Sum up `_differences`: a warning, where there are any."""
+    if not differences:
+        return []
+    gaps = {name: one["scored"] - one["true"] for name, one in differences.items()}
+    largest = max(gaps, key=lambda name: abs(gaps[name]))
+    fewer, more = (sum(max(sign * gap, 0) for gap in gaps.values()) for sign in (-1, 1))
+    return [
+        f"{len(gaps)} of {num_videos} videos are scored over another number of frames than they "
+        f"have: {fewer} frames too few, {more} too many; most in {largest}, "
+        f"{differences[largest]['scored']} of {differences[largest]['true']}. All are listed in "
+        "metrics.json"
+    ]
+
+
 def _provenance(config: ScoresConfig) -> dict[str, Any]:
     """How the results were made."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "scores": {"path": str(config.scores.absolute()), "digest": file_digest(config.scores)},
+        "scores": {"path": str(config.scores.absolute()), "digest": _digest(config.scores)},
         "manifest": {
             "path": str(config.manifest.absolute()),
             "digest": file_digest(config.manifest),
@@ -120,88 +184,26 @@ def _provenance(config: ScoresConfig) -> dict[str, Any]:
             "split": config.split,
             "sigma_rows": config.sigma,
             "threshold": config.threshold,
+            "repeat": config.repeat,
         },
         "libraries": {name: version(name) for name in ("hiprobe", "numpy", "scipy")},
     }
 
 
-def read_scores(path: Path) -> pd.DataFrame:
-    """Read a scores' file, in its order.
-
-    Returns
-    -------
-    DataFrame
-        ``video_id`` (str), ``start_frame``, ``stop_frame`` (int64), ``score`` (float64).
-
-    Raises
-    ------
-    HiProbeError
-        No such file, a column is missing, or lines are wrong (they are listed).
-    """
-    table = _read_csv(path)
-    try:
-        numbers = {name: pd.to_numeric(table[name], errors="coerce") for name in COLUMNS[1:]}
-    except OverflowError:
-        raise HiProbeError(f"{path}: wrong line(s): a number of more than 300 digits.") from None
-    start, stop, score = numbers.values()
-    wrong = {
-        f"start_frame and stop_frame are not whole numbers, 0 <= start < stop <= {MAX_FRAMES}": ~(
-            (start >= 0)
-            & (stop > start)
-            & (stop <= MAX_FRAMES)
-            & (start % 1 == 0)
-            & (stop % 1 == 0)
-        ),
-        "score is not a finite number": ~np.isfinite(score),
-        "video_id is empty": table["video_id"].isna(),
-    }
-    # The header is line 1.
-    problems = [
-        f"line {line + 2}: {what}: {','.join(map(str, table.loc[line, list(COLUMNS)]))[:200]}"
-        for what, lines in wrong.items()
-        for line in table.index[lines]
-    ]
-    if problems:
-        raise HiProbeError(f"{path}: {len(problems)} wrong line(s):\n{listing(problems)}")
-    return pd.DataFrame(
-        {
-            "video_id": table["video_id"],
-            "start_frame": start.astype(np.int64),
-            "stop_frame": stop.astype(np.int64),
-            "score": score.astype(np.float64),
-        }
-    )
+def _digest(path: Path) -> str:
+    """SHA-256 of a file, or of the names and digests of a folder's arrays."""
+    if path.is_file():
+        return file_digest(path)
+    content = "".join(f"{name} {file_digest(file)}\n" for name, file in array_files(path).items())
+    return "sha256:" + hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    """Read the file as text and numbers, unchecked but for its header."""
-    try:
-        check_file(path)
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header = next(csv.reader(file), [])
-        with warnings.catch_warnings():
-            # pandas only warns of lines with too many fields, and drops the rest of them.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(
-                path,
-                dtype={"video_id": str},
-                index_col=False,
-                # A video may be called NA.
-                keep_default_na=False,
-                na_values=[""],
-            )
-    except FileNotFoundError:
-        raise HiProbeError(
-            f"{path}: no such file. Expected CSV with the columns {', '.join(COLUMNS)}."
-        ) from None
-    except (OSError, ValueError, csv.Error, pd.errors.ParserWarning) as error:
-        raise HiProbeError(f"{path}: cannot read it as CSV: {error}") from error
-    # pandas would read a second `score` under the name `score.1`.
-    check_header(path, header, COLUMNS, COLUMNS)
-    return table
-
-
-def segments_of(scores: pd.DataFrame, videos: pd.DataFrame, config: ScoresConfig) -> pd.DataFrame:
+def segments_of(
+    scores: pd.DataFrame,
+    videos: pd.DataFrame,
+    true_lengths: Mapping[str, int],
+    config: ScoresConfig,
+) -> pd.DataFrame:
     """Cut the scores into ranges that do not overlap, in the order of `videos`.
 
     Parameters
@@ -209,7 +211,9 @@ def segments_of(scores: pd.DataFrame, videos: pd.DataFrame, config: ScoresConfig
     scores : DataFrame
         From `read_scores`.
     videos : DataFrame
-        ``num_frames``, by video id.
+        ``num_frames`` that are evaluated, by video id.
+    true_lengths : mapping of str to int
+        Of all videos, for messages.
     config : ScoresConfig
 
     Returns
@@ -246,7 +250,8 @@ def segments_of(scores: pd.DataFrame, videos: pd.DataFrame, config: ScoresConfig
     if problems:
         raise HiProbeError(
             f"{config.scores}: does not fit the {len(videos)} {config.split} videos of "
-            f"{config.manifest}:\n{listing(problems)}\n{_advice(ends, config)}"
+            f"{config.manifest}:\n{listing(problems)}\n"
+            f"{_advice(ends, true_lengths, config)}"
         )
     return pd.concat(parts, ignore_index=True)
 
@@ -275,21 +280,18 @@ def _paint(starts: np.ndarray, stops: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return edges, owner
 
 
-def _advice(ends: dict[str, int], config: ScoresConfig) -> str:
-    """Say whether another convention of lengths would fit."""
-    true_lengths = {
-        record.video_id: record.num_frames
-        for record in read_manifest(config.manifest)
-        if record.split == config.split and record.num_frames is not None
-    }
-    for length in LENGTHS:
-        convention = Convention(length)
-        fits = [
-            convention.num_frames(true_lengths[video_id]) == end for video_id, end in ends.items()
-        ]
-        if length != config.convention.length and fits and all(fits):
-            return f"All lengths fit with --length {length}."
+def _advice(ends: dict[str, int], true: Mapping[str, int], config: ScoresConfig) -> str:
+    """Say which convention of lengths would fit."""
+    # Arrays may be of clips: then the user has only not said so yet.
+    for repeat in (1, 16) if is_arrays(config.scores) and config.repeat == 1 else (1,):
+        scored = {video_id: end * repeat for video_id, end in ends.items()}
+        fits = fitting_lengths(true, scored)
+        whole = [f"--length {name}" for name in fits if fits[name] == len(ends) > 0]
+        if whole and (repeat > 1 or f"--length {config.convention.length}" not in whole):
+            return f"All lengths fit with {'--repeat 16 ' * (repeat > 1)}{' or '.join(whole)}."
+    shares = ", ".join(f"{name} {count}" for name, count in fitting_lengths(true, ends).items())
     return (
         "Scores must cover every frame of every video. Correct the scores, or the manifest's "
-        "num_frames; --length tells how lengths are counted."
+        f"num_frames; --length tells how lengths are counted, and fits, of {len(ends)} videos with "
+        f"scores: {shares}. --length as-scored takes each video's own number of scored frames."
     )

@@ -76,29 +76,50 @@ def average_precision_at_iou(
     with the same confidence the order is that of the videos. As VadCLIP and ActivityNet count hits,
     but there each class has its own intervals; here there is one.
     """
-    num_true = sum(map(len, annotations.values()))
-    if not num_true:
-        return None
+    return _area(_hits(_ranked(detected), annotations, iou_threshold), annotations)
+
+
+def _ranked(detected: Sequence[ScoredInterval]) -> list[ScoredInterval]:
+    """From the highest confidence down; sorting is stable, so ties stay in the videos' order."""
+    return sorted(detected, key=lambda interval: -interval.confidence)
+
+
+def _hits(
+    ranked: Sequence[ScoredInterval],
+    annotations: Mapping[str, Sequence[tuple[int, int]]],
+    iou_threshold: float,
+) -> np.ndarray:
+    """Which intervals hit a true one: (interval,) bool. No video's depend on another's."""
     # A true interval is hit once: further intervals on it would be rewarded for breaking it up.
     taken: set[tuple[str, int]] = set()
-    hits = []
-    # Sorting is stable, so ties stay in the order of the videos.
-    for one in sorted(detected, key=lambda interval: -interval.confidence):
+    hits = np.zeros(len(ranked), dtype=bool)
+    for index, one in enumerate(ranked):
         overlaps = [
             (_iou(one, truth), (one.video_id, number))
             for number, truth in enumerate(annotations.get(one.video_id, ()))
         ]
         free = [(iou, key) for iou, key in overlaps if iou >= iou_threshold and key not in taken]
-        hits.append(bool(free))
         if free:
+            hits[index] = True
             taken.add(max(free)[1])
+    return hits
+
+
+def _area(hits: np.ndarray, annotations: Mapping[str, Sequence[tuple[int, int]]]) -> float | None:
+    """Precision summed over recall, of ranked intervals; None without a true one."""
+    num_true = sum(map(len, annotations.values()))
+    if not num_true:
+        return None
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    return float(precision[np.array(hits, bool)].sum() / num_true)
+    return float(precision[hits].sum() / num_true)
 
 
 def mean_average_precision(scored: ScoredSegments) -> dict[str, float | None]:
     """Average precision at each of `IOU_THRESHOLDS` and ``mean``, their mean; classes aside."""
-    return _at_thresholds(scored_intervals(scored), _annotations(scored))
+    ranked, annotations = _ranked(scored_intervals(scored)), _annotations(scored)
+    return _with_mean(
+        {iou: _area(_hits(ranked, annotations, iou), annotations) for iou in IOU_THRESHOLDS}
+    )
 
 
 def precision_by_category(scored: ScoredSegments) -> dict[str, Any] | None:
@@ -121,13 +142,16 @@ def precision_by_category(scored: ScoredSegments) -> dict[str, Any] | None:
     names = sorted(set(scored.videos["category"][annotated]) - {""})
     if not names:
         return None
-    detected, annotations = scored_intervals(scored), _annotations(scored)
+    ranked, annotations = _ranked(scored_intervals(scored)), _annotations(scored)
+    hits = {iou: _hits(ranked, annotations, iou) for iou in IOU_THRESHOLDS}
     categories = {}
     for name in names:
         chosen = scored.videos.index[~anomalous | (scored.videos["category"] == name)]
         own = {str(video_id): annotations[str(video_id)] for video_id in chosen}
-        categories[str(name)] = _at_thresholds([d for d in detected if d.video_id in own], own)
+        is_own = np.array([one.video_id in own for one in ranked], dtype=bool)
+        categories[str(name)] = _with_mean({iou: _area(hits[iou][is_own], own) for iou in hits})
     keys = next(iter(categories.values()))
+    # Each category has an annotation, so none of these is None.
     means = {key: float(np.mean([at[key] for at in categories.values()])) for key in keys}
     return {"mean": means, "categories": categories}
 
@@ -137,16 +161,11 @@ def _annotations(scored: ScoredSegments) -> dict[str, Annotations]:
     return {str(video_id): ranges for video_id, ranges in scored.videos["annotations"].items()}
 
 
-def _at_thresholds(
-    detected: Sequence[ScoredInterval], annotations: Mapping[str, Sequence[tuple[int, int]]]
-) -> dict[str, float | None]:
-    """Average precision at each overlap, and the mean of them."""
-    at = {
-        f"{threshold:g}": average_precision_at_iou(detected, annotations, threshold)
-        for threshold in IOU_THRESHOLDS
-    }
+def _with_mean(at: Mapping[float, float | None]) -> dict[str, float | None]:
+    """Name the thresholds as `metrics.json` does, and add their mean."""
     values = [value for value in at.values() if value is not None]
-    return at | {"mean": float(np.mean(values)) if values else None}
+    named = {f"{iou:g}": value for iou, value in at.items()}
+    return named | {"mean": float(np.mean(values)) if values else None}
 
 
 def _iou(one: ScoredInterval, truth: tuple[int, int]) -> float:

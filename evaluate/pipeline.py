@@ -22,6 +22,7 @@ from hiprobe.store import FeatureStore, HiProbeError, Probe
 from hiprobe.store.localization import DEFAULT_SIGMA
 from hiprobe.store.probe_members import layer_list, read_logits
 from hiprobe.store.provenance import Purpose
+from hiprobe.store.train_test_overlap import check_overlap, files_of, files_trained_on
 
 LIBRARIES = ("hiprobe", "numpy", "scipy", "scikit-learn", "zarr")
 
@@ -45,6 +46,8 @@ class EvaluateConfig:
         Labels, splits and annotations from here instead of the store's.
     convention : Convention
         How annotations become labels of frames.
+    allow_overlap : bool
+        Evaluate videos that were trained on too, with a warning.
     """
 
     store: Path
@@ -57,6 +60,7 @@ class EvaluateConfig:
     seed: int = 0
     manifest: Path | None = None
     convention: Convention = DEFAULT_CONVENTION
+    allow_overlap: bool = False
 
 
 def run_evaluate(
@@ -79,7 +83,13 @@ def run_evaluate(
     other_settings = _check_same_model(store, probe, config)
     _check_layers(store, probe, config)
     test = TestSet.of_store(store, config.split, config.manifest, config.convention)
-    coincidences = _check_no_overlap(probe, test, config)
+    overlap = check_overlap(
+        files_trained_on(probe.training),
+        files_of(store, test.videos.index),
+        same_manifest=probe.origin.same_manifest(store.origin),
+        allow=config.allow_overlap,
+        where=config.probe,
+    )
     on_step("scoring")
     # A store of few layers may lack the last one: there is nothing to compare with then.
     compared = [one for one in (probe.baseline,) if one and one.layer in store.layers]
@@ -93,7 +103,7 @@ def run_evaluate(
         metrics["last_layer"] = {"layer": one.layer, **last.areas(last.smoothed)}
     metrics |= {
         "ground_truth": config.convention.to_json(),
-        "warnings": [*test.warnings, *coincidences, *other_settings, *few_videos(metrics)],
+        "warnings": [*test.warnings, *overlap, *other_settings, *few_videos(metrics)],
         "provenance": _provenance(store, probe, config),
         "layer": probe.layer,
         "layers_read": list(probe.layers_read),
@@ -145,32 +155,15 @@ def _check_layers(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> 
         )
 
 
-def _check_no_overlap(probe: Probe, test: TestSet, config: EvaluateConfig) -> list[str]:
-    """Refuse to evaluate training videos; warn where ids coincide and nobody can tell."""
-    overlap = sorted(set(probe.training["video_ids"]) & set(test.videos.index))
-    if not overlap:
-        return []
-    assert test.store is not None
-    # A manifest names its videos: equal ids mean equal videos only within one.
-    if not probe.origin.same_manifest(test.store.origin):
-        return [
-            f"{len(overlap)} of the videos have ids of videos that the probe was trained on, for "
-            f"example {overlap[0]}, by another manifest: if they are the same videos, these "
-            "figures say nothing"
-        ]
-    raise HiProbeError(
-        f"{config.probe}: {len(overlap)} of the videos to evaluate were used for training, "
-        f"for example {overlap[0]!r}. Evaluate another --split."
-    )
-
-
 def _scorer_settings(probe: Probe) -> dict[str, Any]:
     """What all members' scorers have in common, without their weights."""
     first, *others = [member.scorer for member in probe.members]
     return {
         name: value
         for name, value in first.items()
-        if not isinstance(value, list) and all(other.get(name) == value for other in others)
+        if isinstance(value, int | float | str)
+        and name != "skops"
+        and all(other.get(name) == value for other in others)
     }
 
 
@@ -190,7 +183,7 @@ def _provenance(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> di
             "layers": list(probe.layers_read),
             "scorer": _scorer_settings(probe),
             "threshold": probe.threshold,
-            "training": {k: v for k, v in probe.training.items() if k != "video_ids"}
+            "training": {k: v for k, v in probe.training.items() if k not in ("video_ids", "files")}
             | {"num_videos": len(probe.training["video_ids"])},
             "store": probe.store.get("path"),
         },

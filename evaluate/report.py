@@ -109,7 +109,13 @@ def _content(results: Results) -> ReportContent:
         provenance=metrics["provenance"],
         warnings=metrics["warnings"],
         analysis=_analysis(results.folder / "layers"),
+        has_frame_labels=_has_frame_labels(results),
     )
+
+
+def _has_frame_labels(results: Results) -> bool:
+    """Whether it is known how many frames are anomalous."""
+    return results.metrics.get("num_anomalous_frames", 0) is not None
 
 
 def _title(metrics: dict[str, Any]) -> str:
@@ -147,6 +153,7 @@ def _report_videos(results: Results) -> list[ReportVideo]:
             annotations=video.annotations,
             descriptions=descriptions.get(video_id, ()),
             thumbnails=tuple(results.thumbnails.get(video_id, ())),
+            has_frame_labels=_has_frame_labels(results),
         )
         for video_id, video in results.videos.items()
     ]

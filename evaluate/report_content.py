@@ -29,6 +29,8 @@ class ReportVideo:
         What a model says of intervals, in the order of time.
     thumbnails : tuple of dict
         ``frame``, ``score`` and ``jpeg`` (base64) of the peaks.
+    has_frame_labels : bool
+        Whether `annotations` tell which frames are anomalous.
     """
 
     video_id: str
@@ -44,6 +46,7 @@ class ReportVideo:
     annotations: Annotations
     descriptions: tuple[tuple[Interval, str], ...] = ()
     thumbnails: tuple[dict[str, Any], ...] = ()
+    has_frame_labels: bool = True
 
     @property
     def group(self) -> str:
@@ -52,10 +55,15 @@ class ReportVideo:
 
     @property
     def error(self) -> float:
-        """Mean over frames of the distance between smoothed score and ground truth."""
+        """Mean over frames of the distance between smoothed score and ground truth.
+
+        Without labels of frames, the distance between the highest score and the video's label.
+        """
         lengths = self.stop_frames - self.start_frames
         if not lengths.sum():
             return 0.0
+        if not self.has_frame_labels:
+            return float(abs((self.label == "anomalous") - self.smoothed.max()))
         anomalous = anomalous_frame_counts(self.start_frames, self.stop_frames, self.annotations)
         # A segment has one score for all its frames, normal (0) and anomalous (1).
         too_high, too_low = np.abs(self.smoothed), np.abs(1 - self.smoothed)
@@ -86,6 +94,8 @@ class ReportContent:
     warnings : list of str
     analysis : dict or None
         What ``hiprobe layers`` found: ``table``, ``tsne`` (lists by column) and ``summary``.
+    has_frame_labels : bool
+        Whether annotations tell which frames are anomalous; else figures are of whole videos.
     """
 
     title: str
@@ -99,3 +109,4 @@ class ReportContent:
     provenance: dict[str, Any]
     warnings: list[str]
     analysis: dict[str, Any] | None = None
+    has_frame_labels: bool = True

@@ -37,8 +37,10 @@ from hiprobe.store import (
     VideoRecord,
     file_digest,
 )
+from hiprobe.store.errors import listing
 from hiprobe.store.opened import OpenedStore
 from hiprobe.store.provenance import Provenance, Purpose, segment_frames_attribute
+from hiprobe.store.relabel import Differences, describe, label_differences
 
 LIBRARIES = ("hiprobe", "torch", "transformers", "torchvision", "av", "zarr", "numpy")
 
@@ -101,6 +103,7 @@ def extract(
     on_progress: OnProgress = lambda progress: None,
     on_plan: Callable[[int, int], None] = lambda num_videos, num_segments: None,
     workplace: Workplace | None = None,
+    on_warning: Callable[[str], None] = lambda text: None,
 ) -> ExtractSummary:
     """Run, or go on with, an extraction.
 
@@ -114,6 +117,8 @@ def extract(
     workplace : Workplace, optional
         Where the model runs, for example a `Here` around a backbone that is loaded already; left
         open. Default: the one that `config` asks for.
+    on_warning : callable
+        Called, before anything is computed, with labels that manifest and store disagree about.
 
     Raises
     ------
@@ -130,6 +135,8 @@ def extract(
         if config.replace_changed:
             set_changed_aside(writer, changed)
             changed = {}
+        if differences := label_differences(writer.index.video_table(), records):
+            on_warning(_disagreement(config, differences))
         plan_new_videos(writer, records, config.segment_frames)
         unchanged = [record for record in selected if record.video_id not in changed]
         jobs, num_segments = jobs_left(writer, unchanged, config.limit)
@@ -143,6 +150,15 @@ def extract(
         chosen.extract(writer, jobs, on_step)
         certificate = _certify(config, writer, chosen) if jobs else None
     return _summarise(FeatureStore.open(config.store), records, certificate, changed)
+
+
+def _disagreement(config: ExtractConfig, differences: Differences) -> str:
+    """Say which labels of the manifest are not the store's, and how they get there."""
+    return (
+        f"{config.manifest} and {config.store} disagree about {len(differences)} videos (the "
+        f"store's → the manifest's):\n{listing(describe(differences))}\nThe store keeps its own: "
+        f"`hiprobe store relabel {config.store} {config.manifest}` writes the manifest's."
+    )
 
 
 def _certify(

@@ -52,6 +52,31 @@ Inspect = Callable[[Path], HasLength]
 
 
 @dataclass(frozen=True)
+class FolderCount:
+    """How a folder was read, and how many videos of it there are.
+
+    Attributes
+    ----------
+    folder : str
+        Its path below the collection's.
+    label, category : str
+    told_by : str
+        The name that says so; with a question mark if it is no name that is known.
+    is_drawn : bool
+        Whether its videos were split at random, as no name tells the split.
+    num_train, num_test : int
+    """
+
+    folder: str
+    label: str
+    category: str
+    told_by: str
+    is_drawn: bool
+    num_train: int
+    num_test: int
+
+
+@dataclass(frozen=True)
 class Draft:
     """The videos of a manifest to be written, and what did not fit.
 
@@ -60,10 +85,13 @@ class Draft:
     records : list of VideoRecord
     warnings : list of str
         Clipped ends, unmatched names, videos that cannot be read.
+    folders : tuple of FolderCount
+        How folders' names were read, where labels come from these.
     """
 
     records: list[VideoRecord]
     warnings: list[str] = field(default_factory=list)
+    folders: tuple[FolderCount, ...] = ()
 
     def with_lengths(self, path: Path) -> Draft:
         """Add lengths from a CSV ``video_id,num_frames,fps``, and clip annotations at them."""
@@ -195,6 +223,21 @@ def clipped(record: VideoRecord) -> tuple[VideoRecord, list[str]]:
     return replace(record, annotations=ranges), warnings
 
 
+def unannotated(records: Sequence[VideoRecord], what_to_do: str) -> list[str]:
+    """Say which test videos no frame-level figure can be had of."""
+    without = [
+        record.video_id
+        for record in records
+        if record.split == "test" and record.label == "anomalous" and not record.annotations
+    ]
+    if not without:
+        return []
+    return [
+        f"{len(without)} anomalous test videos have no annotations, for example {without[0]}: "
+        f"frame-level evaluation will refuse them: {what_to_do}"
+    ]
+
+
 def video_id(name: str) -> str:
     """Strip folder and ending; names hold dots, so only a video's ending is one."""
     path = PurePosixPath(name)
@@ -202,12 +245,18 @@ def video_id(name: str) -> str:
 
 
 def video_files(root: Path) -> tuple[list[Path], list[str]]:
-    """List the videos under a folder, in order of their paths, and say what was left out."""
+    """List the videos under a folder, in order of their paths, and say what was left out.
+
+    Hidden files are none, nor what macOS leaves beside files (``._x.mp4``, ``__MACOSX``).
+    """
     if not root.is_dir():
         raise ManifestError(f"{root}: no such folder.")
-    paths, warnings = [], []
+    paths, warnings, hidden = [], [], []
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() not in VIDEO_SUFFIXES:
+            continue
+        if any(part.startswith(".") or part == "__MACOSX" for part in path.relative_to(root).parts):
+            hidden.append(path)
             continue
         # A manifest is UTF-8: a name that is not could be listed, but never be found again.
         if _SURROGATE.search(str(path.relative_to(root))):
@@ -216,6 +265,8 @@ def video_files(root: Path) -> tuple[list[Path], list[str]]:
             warnings.append(f"{path}: left out, it is no regular file")
         else:
             paths.append(path)
+    if hidden:
+        warnings.append(f"{len(hidden)} hidden files were left out, for example {hidden[0]}")
     return paths, warnings
 
 

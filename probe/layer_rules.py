@@ -82,6 +82,8 @@ class LayerRule:
     measure : callable
     needs_anomalies : bool
         Whether it needs training samples of both classes.
+    uses_scorer : bool
+        Whether its figures depend on the scorer that will be trained.
     few_videos : int
         With fewer videos its choice is noise, and `warnings` says so.
     """
@@ -89,6 +91,7 @@ class LayerRule:
     choose: Choose
     measure: Measure = _nothing
     needs_anomalies: bool = True
+    uses_scorer: bool = False
     few_videos: int = 0
 
     def warnings(self, samples: RuleSamples) -> list[str]:
@@ -237,7 +240,7 @@ LAYER_RULES = {
     ),
     "all": LayerRule(tuple, needs_anomalies=False),
     "top3": LayerRule(lambda own: _best(_saliency(own), NUM_TOP), _metrics),
-    "cv": LayerRule(_largest, _cross_validated_auc, few_videos=FEW_VIDEOS_FOR_CV),
+    "cv": LayerRule(_largest, _cross_validated_auc, uses_scorer=True, few_videos=FEW_VIDEOS_FOR_CV),
     "mmd": LayerRule(_largest, _mmd),
     "fisher": LayerRule(_largest, _fisher),
     # The most salient layer that is so in halves of the videos too.

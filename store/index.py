@@ -13,7 +13,7 @@ import pandas as pd
 
 from hiprobe.store.errors import StoreError
 from hiprobe.store.journal_log import Block, Gained
-from hiprobe.store.manifest import parse_annotations
+from hiprobe.store.manifest import LABEL_COLUMNS, parse_annotations
 from hiprobe.store.schema import DONE, REPLACED
 from hiprobe.store.video_file import FileIdentity
 
@@ -239,6 +239,10 @@ class StoreIndex:
         rows = self.real_rows()
         columns = {"video_id": self._videos["video_id"][self._rows["video"][rows]]}
         return pd.DataFrame(columns | {name: self._rows[name][rows] for name in SEGMENT_COLUMNS})
+
+    def labels(self) -> Iterator[tuple[str, np.ndarray]]:
+        """The index arrays that `hiprobe.store.relabel` changes, by name."""
+        yield from ((name, self._videos[name]) for name in LABEL_COLUMNS)
 
     def arrays(self) -> Iterator[tuple[str, np.ndarray]]:
         """The index arrays that the journals change, by name, as they are to be sealed."""

@@ -11,11 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from hiprobe.store.errors import ManifestError, listing
-from hiprobe.store.manifest import VideoRecord, read_manifest
+from hiprobe.store.manifest import LABEL_COLUMNS, VideoRecord, read_manifest
 from hiprobe.store.reader import FeatureStore
 from hiprobe.store.schema import DONE
-
-LABEL_COLUMNS = ("split", "label", "category", "annotations")
 
 
 def labelled_videos(

@@ -12,7 +12,7 @@ import io
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from hiprobe.store.single_files import parse_json, read_text, write_text
 SPLITS = ("train", "test")
 LABELS = ("normal", "anomalous")
 REQUIRED_COLUMNS = ("video_id", "path", "split", "label")
+# What is known of a video's content, and may be corrected later.
+LABEL_COLUMNS = ("split", "label", "category", "annotations")
 COLUMNS = (*REQUIRED_COLUMNS, "category", "annotations", "num_frames", "fps")
 
 Annotations = tuple[tuple[int, int], ...]
@@ -168,34 +170,42 @@ def write_manifest(path: str | Path, records: Iterable[VideoRecord]) -> None:
     Raises
     ------
     ManifestError
-        A video's path is no Unicode, which a manifest is.
+        `read_manifest` would refuse it, for example an annotation of a normal video; all such
+        videos are listed, and nothing is written.
     StoreError
         The disk is full, or refuses; an old manifest is as it was.
     """
     path = Path(path)
     folder = path.parent.absolute()
     file = io.StringIO(newline="")
-    writer = csv.writer(file)
-    writer.writerow(COLUMNS)
+    writer = csv.DictWriter(file, COLUMNS)
+    writer.writeheader()
+    problems = []
     for record in records:
-        video = Path(record.path).absolute()
-        shown = str(video.relative_to(folder) if video.is_relative_to(folder) else video)
-        for name, value in (("video_id", record.video_id), ("path", shown)):
-            if problem := _unwritable(value):
-                raise ManifestError(f"{path}: the {name} {value!r} {problem}. Rename the video.")
-        writer.writerow(
-            [
-                record.video_id,
-                shown,
-                record.split,
-                record.label,
-                record.category,
-                format_annotations(record.annotations),
-                "" if record.num_frames is None else record.num_frames,
-                "" if record.fps is None else record.fps,
-            ]
+        row = _row(record, folder)
+        try:
+            _parse_row(row)
+        except ValueError as error:
+            problems.append(f"{record.video_id!r}: {error}")
+        writer.writerow(row)
+    if problems:
+        raise ManifestError(
+            f"{path}: not written, {len(problems)} videos cannot stand in a manifest:\n"
+            f"{listing(problems)}"
         )
     write_text(path, file.getvalue())
+
+
+def _row(record: VideoRecord, folder: Path) -> dict[str, Any]:
+    """A record as a line of a manifest in `folder`."""
+    video = Path(record.path).absolute()
+    return {
+        **asdict(record),
+        "path": str(video.relative_to(folder) if video.is_relative_to(folder) else video),
+        "annotations": format_annotations(record.annotations),
+        "num_frames": "" if record.num_frames is None else record.num_frames,
+        "fps": "" if record.fps is None else record.fps,
+    }
 
 
 def file_digest(path: str | Path) -> str:

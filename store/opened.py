@@ -17,6 +17,7 @@ from hiprobe.store.errors import StoreError
 from hiprobe.store.index import StoreIndex
 from hiprobe.store.index_checks import check_ids, check_plan
 from hiprobe.store.journal_log import JournalLog
+from hiprobe.store.pending_labels import PENDING_LABELS, apply_pending
 from hiprobe.store.small_files import ROOT_METADATA, SmallFiles
 
 MAX_ATTEMPTS = 5
@@ -118,6 +119,7 @@ class OpenedStore:
         num_videos, num_rows = self._count("num_videos"), self._count("num_rows")
         videos, rows = self._read_arrays("video", num_videos), self._read_arrays("row", num_rows)
         with self._damage(ROOT_METADATA, "its plan cannot be: "):
+            apply_pending(videos, self.group.attrs.get(PENDING_LABELS))
             check_plan(videos, rows, self.row_block)
         self.index = StoreIndex(videos, rows, self.row_block, len(self.layers), self.path)
         self.index.apply(gained)

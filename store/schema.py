@@ -13,6 +13,7 @@ from typing import Any
 import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
+from hiprobe.store.pending_labels import PENDING_LABELS
 from hiprobe.store.small_files import SmallFiles
 
 SCHEMA_VERSION = 1
@@ -22,7 +23,14 @@ LAYER_CONVENTION = (
     "after the final norm (the hidden_states convention of Transformers)"
 )
 # Attributes that `create` and the writer give a store: about its layout, not about its states.
-STRUCTURE = ("num_videos", "num_rows", "schema_version", "layer_convention", "row_block")
+STRUCTURE = (
+    "num_videos",
+    "num_rows",
+    "schema_version",
+    "layer_convention",
+    "row_block",
+    PENDING_LABELS,
+)
 JOURNAL = "journal"
 THUMBNAIL = "thumbnail"  # an array that a store may have
 PENDING, DONE, FAILED = "pending", "done", "failed"

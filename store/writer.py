@@ -16,6 +16,7 @@ from hiprobe.store.journal import JournalWriter, last_counter
 from hiprobe.store.journal_log import Block
 from hiprobe.store.opened import OpenedStore, is_half_created
 from hiprobe.store.ownership import clear, lock_store, sweep
+from hiprobe.store.pending_labels import PENDING_LABELS
 from hiprobe.store.row_plan import PlannedVideo, plan_rows
 from hiprobe.store.small_files import ROOT_METADATA, SmallFiles
 
@@ -57,6 +58,8 @@ class StoreWriter(BlockWriter):
             sweep(path, self.index)
             # What a killed owner left half done is as it is from now on.
             self._commit()
+            # But labels go on.
+            self._finish_relabelling()
 
     @classmethod
     def create(
@@ -166,6 +169,33 @@ class StoreWriter(BlockWriter):
         with write_errors(self.path):
             self._opened.group.update_attributes({name: value})
             self._commit()
+
+    def relabel(self, labels: dict[str, list[Any]], history: list[dict[str, Any]]) -> None:
+        """Change videos' labels, all at once; see `hiprobe.store.relabel`.
+
+        Parameters
+        ----------
+        labels : dict of str to list
+            ``video``, their positions, and their texts for each of `LABEL_COLUMNS`.
+        history : list of dict
+            The attribute ``relabelled``.
+        """
+        with write_errors(self.path):
+            self._opened.group.update_attributes({PENDING_LABELS: labels, "relabelled": history})
+            self._commit()
+            self.refresh()
+            self._finish_relabelling()
+
+    def _finish_relabelling(self) -> None:
+        """Write labels that an attribute says into the arrays, then drop the attribute."""
+        store = self._opened
+        if PENDING_LABELS not in store.attributes:
+            return
+        for name, values in store.index.labels():
+            store.array(name)[: len(values)] = values
+        self._commit()
+        del store.group.attrs[PENDING_LABELS]
+        self._commit()
 
     def seal(self) -> None:
         """Write the status arrays, so that any Zarr reader sees them without the journal."""

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hiprobe.probe.layer_rules import layer_rule
 from hiprobe.probe.pipeline import layers_above_0
 from hiprobe.store import FeatureStore, HiProbeError
 from hiprobe.store.localization import DEFAULT_SIGMA
-from hiprobe.store.scorers import DEFAULT_L2, SCORERS, scorer_class
+from hiprobe.store.scorers import DEFAULT_L2, SCORERS, needs_anomalies, scorer_class
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,13 @@ class SweepConfig:
         Labels, splits and annotations from here instead of the stores'.
     keep_scores : bool
         Keep each experiment's scores beside the table, for paired tests.
+    rules : tuple of str
+        Of `hiprobe.probe.layer_rules`: for each draw and scorer one more experiment on the layers
+        that the rule chooses among `layers`.
+    mil : int
+        Times to fit again on the top segments of anomalous videos.
+    allow_overlap : bool
+        Test on videos that were trained on too, with a warning.
     """
 
     stores: tuple[Path, ...]
@@ -65,6 +73,9 @@ class SweepConfig:
     sigma: float = DEFAULT_SIGMA
     manifest: Path | None = None
     keep_scores: bool = False
+    rules: tuple[str, ...] = ()
+    mil: int = 0
+    allow_overlap: bool = False
 
     def tasks(self) -> list[Task]:
         """List all layers of all stores.
@@ -86,10 +97,17 @@ class SweepConfig:
             "scorer with a penalty that it can have": list(self.penalised_scorers()),
             "threshold": [*self.kappas, *self.thresholds],
         }
+        for rule in self.rules:
+            layer_rule(rule)
         for name, values in directions.items():
             if not values:
                 raise HiProbeError(f"the sweep has no {name}, expected at least one.")
         return tasks
+
+    @property
+    def needs_anomalies(self) -> bool:
+        """Whether some scorer has to see anomalous samples."""
+        return any(map(needs_anomalies, self.scorers))
 
     def draws(self) -> Iterator[Draw]:
         """All few-shot draws that are asked for; see `hiprobe.sweep.draws` for those that differ."""
@@ -108,10 +126,13 @@ class SweepConfig:
 
 @dataclass(frozen=True)
 class Task:
-    """One layer of one store: the unit of work, of which the states are read once."""
+    """One layer of one store: the unit of work, of which the states are read once.
+
+    Without a layer it is what rules choose among the layers of the store.
+    """
 
     store: Path
-    layer: int
+    layer: int | None
 
 
 @dataclass(frozen=True)

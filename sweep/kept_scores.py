@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -72,14 +73,14 @@ class KeptScores:
         """
         try:
             check_file(path, 2**36)
-            with np.load(path, allow_pickle=False) as content:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
                 kept = cls(**{name: content[name] for name in cls.__dataclass_fields__})
             length = len(kept.video)
             if not kept.scores.shape[1:] == kept.num_anomalous.shape == kept.num_normal.shape:
                 raise ValueError(f"{length} segments, scores of shape {kept.scores.shape}")
             if length and not 0 <= kept.video.min() <= kept.video.max() < len(kept.video_ids):
                 raise ValueError("a segment is of no video")
-        except (OSError, ValueError, KeyError, EOFError, IndexError) as error:
+        except (OSError, ValueError, KeyError, EOFError, IndexError, BadZipFile) as error:
             raise HiProbeError(
                 f"{path}: not the kept scores of a sweep ({error}). Run the sweep with "
                 "--keep-scores, and leave its folder of scores beside its table."

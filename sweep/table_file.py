@@ -14,8 +14,8 @@ SUFFIXES = (".parquet", ".csv")
 # What a draw is told by: DLSP chooses one layer for each.
 DRAW = ("store", "fraction", "num_videos", "seed")
 # What one row is told by, with a fixed threshold besides; `draw` is a digest of the videos drawn.
-KEY = ("store", "test_store", "draw", "layer", "rule", "scorer", "l2", "kappa")
-SHOWN = ("store", "layer", "rule", "scorer", "l2", "num_videos", "seed", "kappa")
+KEY = ("store", "test_store", "draw", "layer", "rule", "mil", "scorer", "l2", "kappa")
+SHOWN = ("store", "layer", "rule", "mil", "scorer", "l2", "num_videos", "seed", "kappa")
 # An empty text reads back as no value.
 TEXTS = dict.fromkeys(("store", "test_store", "rule", "layers", "scorer", "scores", "draw"), str)
 
@@ -62,13 +62,25 @@ def appended(old: pd.DataFrame, new: pd.DataFrame, out: Path) -> pd.DataFrame:
     HiProbeError
         The columns differ, or an experiment stands in both; those are listed.
     """
-    if differing := sorted(set(old) ^ set(new)):
-        raise HiProbeError(
-            f"{out}: cannot append: {', '.join(differing)} would be in some rows only (one of the "
-            "sweeps keeps scores, or is of another hiprobe). Write to another file."
-        )
+    _refuse_differing(set(old) ^ set(new), out)
     refuse_doubled(old, new, out)
     return pd.concat([old, new], ignore_index=True)
+
+
+def refuse_columns(old: pd.DataFrame, keeps_scores: bool, out: Path) -> None:
+    """Refuse a table that rows cannot be appended to, before there are any."""
+    has_scores = "scores" in old
+    _refuse_differing(
+        (set(KEY) - set(old)) | ({"scores"} if has_scores != keeps_scores else set()), out
+    )
+
+
+def _refuse_differing(names: set[str], out: Path) -> None:
+    if names:
+        raise HiProbeError(
+            f"{out}: cannot append: {', '.join(sorted(names))} would be in some rows only (one of "
+            "the sweeps keeps scores, or is of another hiprobe). Write to another file."
+        )
 
 
 def refuse_doubled(old: pd.DataFrame, new: pd.DataFrame, out: Path) -> None:
@@ -76,7 +88,9 @@ def refuse_doubled(old: pd.DataFrame, new: pd.DataFrame, out: Path) -> None:
     twice = new[_keys(new).isin(set(_keys(old)))]
     if len(twice):
         shown = [
-            ", ".join(f"{name} {row[name]}" for name in SHOWN if row[name] != "")
+            ", ".join(
+                f"{name} {row[name]}" for name in SHOWN if row[name] != "" and pd.notna(row[name])
+            )
             for row in twice.to_dict("records")
         ]
         raise HiProbeError(

@@ -32,6 +32,7 @@ function line(x, y, tone, width, more = {}) {
 // ROC and precision-recall, each with the line of chance.
 
 function drawRates(id, [x, y], chance, xTitle, yTitle) {
+  if (!document.getElementById(id)) return;
   const hovertemplate = `${xTitle} %{x:.3f}<br>${yTitle} %{y:.3f}<extra></extra>`;
   const traces = [line(x, y, "curve", 2.5, { hovertemplate })];
   if (chance) traces.push(line([0, 1], chance, "raw", 1.2, { dash: "dot", hovertemplate: "chance<extra></extra>" }));

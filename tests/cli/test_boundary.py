@@ -61,6 +61,8 @@ COMMANDS = [
     "detect BAD PROBE --model MODEL",
     "store info BAD",
     "store verify BAD",
+    "store relabel BAD MANIFEST",
+    "store relabel STORE BAD",
     "store merge OUT.zarr BAD",
     "store export BAD OUT.h5",
     "store import BAD OUT.zarr",

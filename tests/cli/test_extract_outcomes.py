@@ -72,3 +72,20 @@ def test_a_changed_video_is_listed_with_exit_code_3_until_it_is_replaced(job, ma
     again = run(job, "--replace-changed")
     assert again.returncode == 0, again.stdout
     assert "3 videos done, 0 failed; 7 segments" in " ".join(again.stdout.split())
+
+
+def test_a_corrected_label_is_said_until_the_store_is_relabelled(job):
+    (job.store.parent / "broken.mp4").unlink()
+    run(job)
+    text = job.manifest.read_text()
+    job.manifest.write_text(text.replace("right.mp4,test,normal,,", "right.mp4,test,anomalous,F,"))
+    for _ in range(2):
+        said = " ".join((result := run(job)).stderr.split())
+        assert "m.csv and s.zarr disagree about 1 videos" in said, result
+        assert "right: label 'normal' → 'anomalous', category '' → 'F'" in said
+        assert "`hiprobe store relabel s.zarr m.csv`" in said
+    relabelled = hiprobe("store", "relabel", "s.zarr", "m.csv", cwd=job.store.parent)
+    assert relabelled.returncode == 0, relabelled.stderr
+    assert "s.zarr: 1 videos relabelled" in relabelled.stdout
+    assert "disagree" not in run(job).stderr
+    assert FeatureStore.open(job.store).videos.loc["right", "label"] == "anomalous"

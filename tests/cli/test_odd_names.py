@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hiprobe.store import VideoRecord, read_manifest, write_manifest
+from hiprobe.store import read_manifest
 from hiprobe.store.single_files import only_writer
 from tests.cli.test_boundary import good, run, words
 
@@ -132,8 +132,10 @@ main()
     ],
 )
 def test_absurd_sizes_take_no_memory(num_frames, rows, said, tmp_path):
-    record = VideoRecord("v0", "v0.mp4", "test", "anomalous", "Fire", ((0, 9),), num_frames, 25.0)
-    write_manifest(tmp_path / "m.csv", [record])
+    (tmp_path / "m.csv").write_text(
+        "video_id,path,split,label,category,annotations,num_frames,fps\n"
+        f"v0,v0.mp4,test,anomalous,Fire,0:9,{num_frames},25\n"
+    )
     (tmp_path / "s.csv").write_text("video_id,start_frame,stop_frame,score\n" + "\n".join(rows))
     arguments = ["evaluate-scores", "s.csv", "m.csv", "r", "--resamples", "0"]
     done = subprocess.run(

@@ -63,18 +63,15 @@ def point_by_frames(frames, is_flagged, fps):
             delays += np.flatnonzero(flags[start:stop])[:1].tolist()
         normal += (~truth).sum()
     hours = normal / fps / 3600
+    middle = {"mean": np.mean(delays), "median": np.median(delays)} if delays else None
     return {
         "num_found": len(delays),
         "recall": len(delays) / num_events if num_events else None,
         "num_false_alarms": false_alarms,
         "false_alarms_per_hour": false_alarms / hours if hours else None,
-        "delay_frames": (delays
-        and {"mean": np.mean(delays), "median": np.median(delays)})
-        or None,
-        "delay_seconds": (delays
-        and {"mean": np.mean(delays) / fps, "median": np.median(delays) / fps})
-        or None,
-    }  # fmt: skip
+        "delay_frames": middle,
+        "delay_seconds": middle and {name: delay / fps for name, delay in middle.items()},
+    }
 
 
 def same(found, expected):
@@ -113,7 +110,9 @@ def test_events_and_alarms_are_those_of_the_frames(seed):
 @given(st.integers(0, 1_000_000))
 def test_the_left_of_the_roc_curve_is_that_of_the_frames(seed):
     scored = random_scored(seed)
-    scores, truth = (np.concatenate(parts) for parts in list(zip(*frames_of(scored)))[:2])
+    scores, truth = (
+        np.concatenate(parts) for parts in list(zip(*frames_of(scored), strict=True))[:2]
+    )
     ranking = scored.ranking(scored.smoothed)
     for rate in (0.01, 0.05, 0.3, 0.9):
         if len(set(truth)) < 2:

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from hiprobe.evaluate.external import ScoresConfig, read_scores, run_evaluate_scores
+from hiprobe.evaluate.external import ScoresConfig, run_evaluate_scores
+from hiprobe.evaluate.score_rows import read_rows
+from hiprobe.evaluate.test_set import Convention
 from hiprobe.manifest.benchmarks import ucf_crime, xd_violence
 from hiprobe.store import HiProbeError, ManifestError, VideoRecord, write_manifest
 
@@ -56,10 +58,10 @@ def test_the_published_scores_of_vadtree(benchmark_manifest, shared_data, tmp_pa
         }
     )
     scores.to_csv(tmp_path / "s.csv", index=False)
-    config = ScoresConfig(tmp_path / "s.csv", manifest, tmp_path / "r", num_resamples=0)
+    config = ScoresConfig(tmp_path / "s.csv", manifest, tmp_path / "r", sigma=0, num_resamples=0)
     metrics = run_evaluate_scores(config)
-    assert metrics["smoothed"]["auc"] == pytest.approx(0.8282457229, abs=1e-10)
-    assert metrics["smoothed"]["ap"] == pytest.approx(0.3279697829, abs=1e-10)
+    assert metrics["raw"]["auc"] == pytest.approx(0.8282457229, abs=1e-10)
+    assert metrics["raw"]["ap"] == pytest.approx(0.3279697829, abs=1e-10)
     assert metrics["pairs"]["within_video_auc"] == pytest.approx(0.606, abs=5e-4)
     assert metrics["pairs"]["within_video_share"] == pytest.approx(0.00388, abs=5e-6)
     assert metrics["controls"]["video_oracle"]["auc"] == pytest.approx(0.816, abs=5e-4)
@@ -86,7 +88,7 @@ def test_random_scores_equal_scikit_learn_on_frames(benchmark_manifest, tmp_path
         truth.append(frames)
         expanded.append(np.repeat(scores, stops - starts))
     pd.concat(rows).to_csv(tmp_path / "s.csv", index=False)
-    config = ScoresConfig(tmp_path / "s.csv", manifest, tmp_path / "r", num_resamples=0)
+    config = ScoresConfig(tmp_path / "s.csv", manifest, tmp_path / "r", sigma=0, num_resamples=0)
     metrics = run_evaluate_scores(config)
     truth, expanded = np.concatenate(truth), np.concatenate(expanded)
     assert metrics["num_frames"] == len(truth)
@@ -147,14 +149,13 @@ def test_what_is_no_scores_file_says_so(job, tmp_path):
     with pytest.raises(HiProbeError, match=r"the header lacks score. Expected video_id,"):
         run_evaluate_scores(job("a,0,40", header="video_id,start_frame,stop_frame"))
     with pytest.raises(HiProbeError, match=r"no such file. Expected CSV with the columns"):
-        read_scores(tmp_path / "nothing.csv")
+        read_rows(tmp_path / "nothing.csv")
 
 
 def test_another_convention_is_proposed_and_works(job):
     rows = ["a,0,32,0.4", "b,0,16,0.5"]
     with pytest.raises(HiProbeError, match="All lengths fit with --length cut-16"):
         run_evaluate_scores(job(*rows))
-    from hiprobe.evaluate.test_set import Convention
 
     metrics = run_evaluate_scores(job(*rows, convention=Convention("cut-16")))
     assert metrics["num_frames"] == 48
@@ -171,3 +172,33 @@ def test_one_class_is_undefined_not_half(job, tmp_path):
     metrics = run_evaluate_scores(config)
     assert metrics["smoothed"]["auc"] is None
     assert metrics["map_at_iou"]["mean"] is None
+
+
+def test_the_published_scores_of_vadtree_on_msad(shared_data, tmp_path):
+    """The figures of their own result file; ends of annotations are inclusive."""
+    folder = shared_data / "annotations"
+    lengths = pd.read_csv(folder / "msad_test_lengths.csv").set_index("video_id")
+    records = []
+    for line in (folder / "msad_temporal.txt").read_text().splitlines():
+        name, category, *numbers = line.split()
+        video_id = name.removesuffix(".mp4")
+        pairs = zip(map(int, numbers[::2]), map(int, numbers[1::2]), strict=True)
+        ranges = tuple(pair for pair in pairs if pair[0] >= 0)
+        label = "anomalous" if ranges else "normal"
+        length = int(lengths["num_frames"][video_id])
+        category = category if ranges else ""
+        records.append(VideoRecord(video_id, name, "test", label, category, ranges, length))
+    write_manifest(tmp_path / "m.csv", records)
+    config = ScoresConfig(
+        shared_data / "scores/vadtree_msad_ensemble.csv", tmp_path / "m.csv", tmp_path / "r",
+        num_resamples=0, convention=Convention(ends="inclusive"),
+    )  # fmt: skip
+    metrics = run_evaluate_scores(config)
+    assert metrics["num_videos"] == 240
+    assert metrics["num_frames"] == 146_408
+    assert metrics["smoothed"]["auc"] == pytest.approx(0.8932, abs=5e-5)
+    assert metrics["smoothed"]["pr_auc_trapezoid"] == pytest.approx(0.7141, abs=5e-5)
+    assert metrics["num_anomalous_videos"] == 120
+    assert set(metrics["map_at_iou_by_category"]["categories"]) == {
+        record.category for record in records if record.category
+    }

@@ -143,7 +143,7 @@ def test_the_report_is_whole_and_self_contained(config):
 
 
 def test_training_videos_are_not_evaluated(config):
-    with pytest.raises(HiProbeError, match="12 of the videos to evaluate were used for training"):
+    with pytest.raises(HiProbeError, match="12 of 12 videos to evaluate were used for training"):
         run_evaluate(changed(config, split="train"))
 
 
@@ -171,7 +171,7 @@ def test_another_precision_is_said_and_evaluated(config):
     with_attributes(config.store, model=model | {"dtype": "bfloat16"})
     run_probe(ProbeConfig(config.store)).save(config.probe)
     with_attributes(config.store, model=model | {"dtype": "float16"})
-    assert run_evaluate(config)["warnings"] == [
+    assert run_evaluate(changed(config, num_resamples=0))["warnings"] == [
         "the probe was trained on states of another dtype: 'bfloat16', the store's is 'float16'"
     ]
 
@@ -179,10 +179,10 @@ def test_another_precision_is_said_and_evaluated(config):
 def test_a_store_with_nothing_but_what_must_be_there_passes(config):
     with_attributes(config.store, model=None, manifest=None)
     run_probe(ProbeConfig(config.store)).save(config.probe)
-    metrics = run_evaluate(config)
+    metrics = run_evaluate(changed(config, num_resamples=0))
     assert metrics["warnings"] == []
     assert metrics["smoothed"]["auc"] > 0.9
-    with pytest.raises(HiProbeError, match="12 of the videos to evaluate were used for training"):
+    with pytest.raises(HiProbeError, match="12 of 12 videos to evaluate were used for training"):
         run_evaluate(changed(config, split="train"))
     (config.results / "report.html").unlink()
     render_results(config.results)
@@ -248,7 +248,7 @@ def with_annotations(config, tmp_path, keep):
 
 
 def test_one_missing_annotation_is_a_mistake(config, tmp_path):
-    with pytest.raises(ManifestError, match="1 test video.*\n  video-03: labelled anomalous, but"):
+    with pytest.raises(ManifestError, match=r"1 test video.*\n  video-03: labelled anomalous, but"):
         run_evaluate(with_annotations(config, tmp_path, lambda name: name != "video-03"))
 
 
@@ -353,11 +353,12 @@ def test_training_videos_are_known_by_the_manifests_digest(config, make_store):
         run_evaluate(moved)
 
 
-def test_coinciding_ids_of_another_manifest_are_said(config, make_store):
-    metrics = run_evaluate(copied_with(config, make_store, path="/m", digest="another"))
-    assert "12 of the videos have ids of videos that the probe was trained on" in str(
-        metrics["warnings"]
-    )
+def test_coinciding_ids_of_another_manifest_are_refused_unless_allowed(config, make_store):
+    other = copied_with(config, make_store, path="/m", digest="another")
+    with pytest.raises(HiProbeError, match="video-00: same file, same id"):
+        run_evaluate(other)
+    metrics = run_evaluate(changed(other, allow_overlap=True))
+    assert "12 of 12 videos tested on were trained on (overlap allowed)" in metrics["warnings"][0]
 
 
 def test_a_threshold_must_be_a_number(config):

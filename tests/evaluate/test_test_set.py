@@ -131,5 +131,5 @@ def test_who_needs_labels_of_frames_can_ask(test_set, tmp_path):
     test_set(("a", 50, ((10, 20),))).require_frame_labels()
     records = [VideoRecord(name, "x", "test", "anomalous", num_frames=50) for name in "ab"]
     write_manifest(tmp_path / "m.csv", records)
-    with pytest.raises(ManifestError, match="in the 2 anomalous test videos .* example in 'a'"):
+    with pytest.raises(ManifestError, match=r"in the 2 anomalous test videos .* example in 'a'"):
         TestSet.of_manifest(tmp_path / "m.csv").require_frame_labels()

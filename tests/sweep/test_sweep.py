@@ -8,6 +8,8 @@ import pytest
 import zarr
 
 from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
+from hiprobe.evaluate.test_set import TestSet
+from hiprobe.probe.layer_rules import LAYER_RULES
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
 from hiprobe.store import (
     FeatureStore,
@@ -17,6 +19,7 @@ from hiprobe.store import (
     write_manifest,
 )
 from hiprobe.sweep import pipeline
+from hiprobe.sweep.paired import compare_settings
 from hiprobe.sweep.pipeline import SweepConfig, run_sweep
 from hiprobe.sweep.table_file import read_table
 from tests.conftest import forget_digests
@@ -152,12 +155,15 @@ def test_a_store_of_unknown_origin_is_swept(make_store, tmp_path):
     assert f"{known}: model.weights_digest is 'sha256:0', that of {unknown} is None" in warnings
 
 
-def test_videos_by_the_same_ids_of_another_manifest_are_warned_of(make_store, tmp_path):
+def test_videos_of_the_same_files_are_refused_by_another_manifest_too(make_store, tmp_path):
     train, other = make_store(), make_store(seed=1, name="other.zarr")
+    config = replace(grid(train, test_store=other, layers=(3,)), test_split="train")
+    with pytest.raises(HiProbeError, match=r"12 of 12 videos to evaluate were used for"):
+        run_sweep(config, tmp_path / "sweep.csv")
     warnings = []
-    config = replace(grid(train, test_store=other), test_split="train")
-    run_sweep(config, tmp_path / "sweep.csv", on_warning=warnings.append)
-    assert [text for text in warnings if "12 of the videos have ids of training videos" in text]
+    allowed = replace(config, allow_overlap=True)
+    run_sweep(allowed, tmp_path / "sweep.csv", on_warning=warnings.append)
+    assert [text for text in warnings if "12 of 12 videos tested on were trained on" in text]
 
 
 def test_a_manifest_labels_training_and_test_videos(store, tmp_path):
@@ -181,7 +187,7 @@ def test_a_manifest_labels_training_and_test_videos(store, tmp_path):
 
 
 def test_training_on_test_videos_is_refused(store, tmp_path):
-    with pytest.raises(HiProbeError, match="both to train and to test on"):
+    with pytest.raises(HiProbeError, match="12 of 12 videos to evaluate were used for"):
         run_sweep(replace(grid(store), test_split="train"), tmp_path / "sweep.csv")
 
 
@@ -234,7 +240,7 @@ def test_rows_of_an_earlier_sweep_are_never_lost(store, tmp_path, suffix):
         run_sweep(grid(store, layers=(4,)), out)
     with pytest.raises(HiProbeError, match=r"holds 24 of these experiments already:\n.*layer 3"):
         run_sweep(grid(store, layers=(3, 4)), out, existing="append")
-    with pytest.raises(HiProbeError, match="cannot append: scores, scores_row would be in some ro"):
+    with pytest.raises(HiProbeError, match="cannot append: scores would be in some rows only"):
         run_sweep(grid(store, layers=(4,), keep_scores=True), out, existing="append")
     assert out.read_bytes() == before
     second = run_sweep(grid(store, layers=(4,)), out, existing="append")
@@ -252,7 +258,8 @@ def test_a_draw_of_the_same_videos_is_not_appended_under_another_fraction(store,
 def test_a_draw_that_is_there_already_is_said_and_counted_once(store, tmp_path):
     """12 training videos: 1 % and 5 % are both raised to 2 of each class."""
     warnings = []
-    config = grid(store, fractions=(0.01, 0.05, 1.0), seeds=(0, 1, 2), layers=(3,))
+    sizes = {"fractions": (0.01, 0.05, 1.0), "seeds": (0, 1, 2)}
+    config = grid(store, scorers=("logistic",), layers=(3,), **sizes)
     table = run_sweep(config, tmp_path / "sweep.csv", on_warning=warnings.append)
     counts = table[table.kappa == 0.2].groupby(["fraction", "num_videos"]).size()
     assert counts.to_dict() == {(0.01, 4): 3, (1.0, 12): 1}
@@ -292,3 +299,65 @@ def test_labels_of_videos_alone_are_refused(store, tmp_path):
     with pytest.raises(HiProbeError, match="in the 6 anomalous test videos something happens"):
         run_sweep(grid(store, manifest=tmp_path / "m.csv"), tmp_path / "sweep.csv")
     assert not (tmp_path / "sweep.csv").exists()
+
+
+@pytest.mark.parametrize("mil", [0, 2])
+def test_a_rules_experiment_equals_probe_and_evaluate(store, tmp_path, mil):
+    """For every rule: the layers, both areas and the threshold, in one draw of two."""
+    config = grid(
+        store, scorers=("logistic",), fractions=(0.75,), kappas=(0.2,), mil=mil,
+        rules=tuple(LAYER_RULES),
+    )  # fmt: skip
+    table = run_sweep(config, tmp_path / "sweep.parquet")
+    assert set(table[table.layer.isna()]["rule"]) == set(LAYER_RULES)
+    for rule in LAYER_RULES:
+        probe = run_probe(ProbeConfig(store, fraction=0.75, seed=1, layer=rule, mil=mil))
+        (row,) = table[(table["rule"] == rule) & (table.seed == 1)].itertuples()
+        assert row.layers == ",".join(map(str, probe.layers_read)), rule
+        test = TestSet.of_store(FeatureStore.open(store))
+        states = {layer: np.concatenate([*test.states(layer)]) for layer in probe.layers_read}
+        scored = test.score(probe.score(states), threshold=probe.threshold["value"])
+        assert row.auc == pytest.approx(scored.areas(scored.smoothed)["auc"], abs=1e-12), rule
+        assert row.ap == pytest.approx(scored.areas(scored.smoothed)["ap"], abs=1e-12), rule
+        assert row.threshold == pytest.approx(probe.threshold["value"], abs=1e-9), rule
+        assert row.f1 == pytest.approx(scored.f1, abs=1e-12), rule
+
+
+def test_rules_leave_the_rows_of_single_layers_alone(store, tmp_path):
+    alone = run_sweep(grid(store, scorers=("logistic",)), tmp_path / "alone.csv")
+    config = grid(store, scorers=("logistic",), rules=("last", "upper-half"), keep_scores=True)
+    both = run_sweep(config, tmp_path / "both.csv")
+    single = both[both["rule"] == ""].astype({"layer": "int64"})[list(alone)]
+    pd.testing.assert_frame_equal(single.reset_index(drop=True), alone)
+    last, top = both[both["rule"] == "last"], both[both.layer == 4]
+    assert last["auc"].tolist() == top["auc"].tolist()
+    assert not last["is_dlsp_choice"].any()
+    pd.testing.assert_frame_equal(read_table(tmp_path / "both.csv"), both)
+    content = compare_settings(
+        tmp_path / "both.csv",
+        {"layer": "4", "num_videos": "6"},
+        {"rule": "last", "num_videos": "6"},
+        num_resamples=20,
+    )
+    assert content["auc"]["difference"] == 0
+
+
+def test_a_sweep_with_rules_goes_on_after_its_layers(store, tmp_path, monkeypatch):
+    config = grid(store, scorers=("logistic",), rules=("dlsp", "cv"))
+    whole = run_sweep(config, tmp_path / "whole.csv")
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    run_rules = pipeline.run_rules
+    monkeypatch.setattr(pipeline, "run_rules", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_sweep(config, tmp_path / "again.csv")
+    monkeypatch.setattr(pipeline, "run_rules", run_rules)
+    monkeypatch.setattr(pipeline, "run_task", killed)
+    pd.testing.assert_frame_equal(run_sweep(config, tmp_path / "again.csv"), whole)
+
+
+def test_an_unknown_rule_is_refused(store, tmp_path):
+    with pytest.raises(HiProbeError, match="the layer rule is 'best', expected dlsp, last,"):
+        run_sweep(grid(store, rules=("best",)), tmp_path / "sweep.csv")

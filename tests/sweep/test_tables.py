@@ -101,7 +101,7 @@ def make_tiny(path, keyframes, model="made-up", digest="sha256:0", dtype="bfloat
             label = ("normal", "anomalous")[index % 2]
             ranges = ((24, 48),) if index % 2 else ()
             split = "train" if index < 8 else "test"
-            record = VideoRecord(f"v{index}", "/x.mp4", split, label, annotations=ranges)
+            record = VideoRecord(f"v{index}", f"/{index}.mp4", split, label, annotations=ranges)
             plans.append(PlannedVideo(record, 72, 24.0, [(0, 24), (24, 48), (48, 72)]))
         writer.add_videos(plans)
         for video, plan in enumerate(plans):
