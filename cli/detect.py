@@ -21,6 +21,7 @@ def detect(
     ] = False,
     sigma: options.Sigma = 0.4,
     threshold: options.Threshold = "auto",
+    trust: options.Trust = None,
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
     attention: options.Attention = "auto",
@@ -35,7 +36,9 @@ def detect(
     from hiprobe.extract.backbone import BackboneConfig
     from hiprobe.extract.detect import DetectConfig, describe_intervals, write_detection
     from hiprobe.store import Probe
+    from hiprobe.store.scorers import trust as trust_types
 
+    trust_types(*(trust or ()))
     trained = Probe.load(probe)
     config = DetectConfig(
         video=video,

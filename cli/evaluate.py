@@ -16,6 +16,7 @@ def evaluate(
     split: options.Split = "test",
     sigma: options.Sigma = options.DEFAULT_SIGMA,
     threshold: options.Threshold = "auto",
+    trust: options.Trust = None,
     resamples: options.Resamples = 1000,
     seed: options.Seed = 0,
     manifest: options.Manifest = None,
@@ -26,7 +27,9 @@ def evaluate(
     """Score the test videos, localize anomalies, measure AUC and AP, write a report (CPU only)."""
     from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
     from hiprobe.evaluate.test_set import Convention
+    from hiprobe.store.scorers import trust as trust_types
 
+    trust_types(*(trust or ()))
     config = EvaluateConfig(
         store=store,
         probe=probe,

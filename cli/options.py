@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from hiprobe.store.scorers import SCORERS
+from hiprobe.store.scorers import SCORERS, is_name
 
 NumberKind = type[int] | type[float]
 LAYER_RULES = (
@@ -108,10 +108,32 @@ def _number(text: str, kind: NumberKind, minimum: float) -> float:
 
 def _scorers(text: str) -> tuple[str, ...]:
     """Read ``logistic,svm``; anything else is wrong usage."""
-    kinds = tuple(text.split(","))
-    if not set(kinds) <= set(SCORERS):
-        raise typer.BadParameter(f"{text!r}: expected some of {','.join(SCORERS)}")
-    return kinds
+    return tuple(map(_scorer, text.split(",")))
+
+
+def _scorer(text: str) -> str:
+    """Read ``logistic``, or ``module:Class``; anything else is wrong usage."""
+    if text not in SCORERS and not is_name(text):
+        raise typer.BadParameter(f"{text!r}: expected {', '.join(SCORERS)} or module:Class")
+    return text
+
+
+def _rate(text: str) -> float:
+    """Read a share above 0 and below 1; anything else is wrong usage."""
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0 < rate < 1:
+        raise typer.BadParameter(f"{text!r}: expected a share above 0 and below 1, such as 0.05")
+    return rate
+
+
+def _trusted(text: str) -> str:
+    """Read ``module:Class``; anything else is wrong usage."""
+    if not is_name(text):
+        raise typer.BadParameter(f"{text!r}: expected module:Class")
+    return text
 
 
 def rules(text: str) -> tuple[str, ...]:
@@ -194,17 +216,46 @@ L2 = Annotated[
     float,
     typer.Option(min=0, help="Penalise the scorer's weights so much; 0 is the paper's setting."),
 ]
-if TYPE_CHECKING:
-    ScorerName = str
-else:
-    ScorerName = Literal[SCORERS]  # of the registry, so that a new scorer appears by itself
-Scorer = Annotated[ScorerName, typer.Option(help="Train a scorer of this kind.")]
+Scorer = Annotated[
+    str,
+    typer.Option(
+        parser=_scorer,
+        metavar="SCORER",
+        help=f"Train a scorer of this kind, of {', '.join(SCORERS)}; or any scikit-learn estimator "
+        "by its name, module:Class. mahalanobis and nearest need no anomalous videos.",
+    ),
+]
 Scorers = Annotated[
     Any,
     typer.Option(
         parser=_scorers,
         metavar="SCORERS",
-        help=f"Train scorers of these kinds, of {','.join(SCORERS)}.",
+        help=f"Train scorers of these kinds, of {','.join(SCORERS)}, or module:Class.",
+    ),
+]
+
+TargetFar = Annotated[
+    float | None,
+    typer.Option(
+        parser=_rate,
+        metavar="RATE",
+        help="Set the threshold so that this share of normal training videos' segments is above "
+        "it, each scored by a probe of other videos; instead of μ + κσ.",
+    ),
+]
+Calibrate = Annotated[
+    Literal["platt"] | None,
+    typer.Option(
+        help="Make probabilities of the scores, fitted to training videos' segments that are each "
+        "scored by a probe of other videos."
+    ),
+]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(
+        parser=_trusted,
+        metavar="MODULE:CLASS",
+        help="Trust this class inside the probe, which may run code; give it once for each.",
     ),
 ]
 

@@ -32,6 +32,8 @@ def probe(
     labels: options.Labels = "video",
     scorer: options.Scorer = "logistic",
     kappa: options.Kappa = 0.2,
+    target_far: options.TargetFar = None,
+    calibrate: options.Calibrate = None,
     bins: options.Bins = 50,
     l2: options.L2 = DEFAULT_L2,
     mil: options.Mil = 0,
@@ -58,6 +60,8 @@ def probe(
         l2=l2,
         manifest=manifest,
         mil=mil,
+        target_far=target_far,
+        calibration=calibrate,
     )
     with progress("layer saliency") as on_layer:
         result = run_probe(config, on_layer)
@@ -76,21 +80,43 @@ def _print_result(result: Probe, out: Path) -> None:
     names = ("kl_divergence", "ldr", "entropy", "saliency")
     for name in ("layer", *names):
         table.add_column(name, justify="right")
-    for layer, values in enumerate(zip(*(result.layers[name] for name in names), strict=True)):
+    # Without anomalous videos there is no saliency.
+    columns = [result.layers.get(name, []) for name in names]
+    for layer, values in enumerate(zip(*columns, strict=True)):
         if values[0] is not None:
             style = "bold green" if layer in result.layers_read else None
             table.add_row(str(layer), *map(_cell, values), style=style)
-    terminal().print(table)
-    threshold, training = result.threshold, result.training
+    if result.layers:
+        terminal().print(table)
+    training = result.training
     layers = layer_list(result.layers_read)
     say(
         f"layer{'s' * (len(result.layers_read) > 1)} {layers} ({training['layer_choice']}), "
         f"trained on {len(training['video_ids'])} videos ({training['num_samples']} samples, "
         f"{training['num_anomalous_samples']} anomalous)\n"
-        f"threshold {threshold['value']:.4f} = {threshold['mean']:.4f} + {threshold['kappa']:g} · "
-        f"{threshold['std']:.4f}\nwrote {out}; of other videos it needs `hiprobe extract --layers "
-        f"{layers}`"
+        f"threshold {_threshold(result)}\n{_calibration(result)}\nwrote {out}; of other videos it "
+        f"needs `hiprobe extract --layers {layers}`"
     )
+
+
+def _threshold(result: Probe) -> str:
+    """Write the threshold, and how it came about."""
+    threshold = result.threshold
+    if threshold.get("kind") == "target-far":
+        return (
+            f"{threshold['value']:.4f}: {threshold['target_far']:g} of {threshold['num_segments']} "
+            "held-out normal segments lie above"
+        )
+    mean, kappa, std = (threshold[name] for name in ("mean", "kappa", "std"))
+    return f"{threshold['value']:.4f} = {mean:.4f} + {kappa:g} · {std:.4f}"
+
+
+def _calibration(result: Probe) -> str:
+    """Say whether scores are probabilities, and of what."""
+    if result.calibration is None:
+        return "scores are not calibrated: no probabilities (--calibrate platt)"
+    slope, intercept = result.calibration["slope"], result.calibration["intercept"]
+    return f"calibrated on held-out segments: logistic of {slope:.3g} · log odds {intercept:+.3g}"
 
 
 def _cell(value: float | None) -> str:

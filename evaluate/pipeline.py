@@ -161,7 +161,9 @@ def _scorer_settings(probe: Probe) -> dict[str, Any]:
     return {
         name: value
         for name, value in first.items()
-        if not isinstance(value, list) and all(other.get(name) == value for other in others)
+        if isinstance(value, int | float | str)
+        and name != "skops"
+        and all(other.get(name) == value for other in others)
     }
 
 

@@ -43,7 +43,7 @@ from hiprobe.probe.saliency import (
 from hiprobe.probe.samples import Samples, draw_samples
 from hiprobe.store import FeatureStore, HiProbeError, Probe
 from hiprobe.store.probe_members import scores_of
-from hiprobe.store.scorers import DEFAULT_L2, needs_anomalies
+from hiprobe.store.scorers import DEFAULT_L2, needs_anomalies, scorer_class
 from hiprobe.store.train_test_overlap import files_of
 
 
@@ -203,11 +203,13 @@ def _rule_name(config: ProbeConfig, samples: Samples) -> str | None:
 
 
 def _target_far(config: ProbeConfig, samples: Samples) -> float | None:
-    """The rate of false alarms to aim at; normal samples alone know no other threshold.
+    """The rate of false alarms to aim at, if any.
 
-    With κ = 0.2 the paper's would be passed by four in ten of them.
+    Normal samples alone know no other threshold: with κ = 0.2 four in ten of them pass the paper's.
+    Nor do scorers that learn the normal class only: what they were fitted on is nearer than others.
     """
-    if config.target_far is None and not samples.is_anomalous.any():
+    has_kappa = samples.is_anomalous.any() and scorer_class(config.scorer).uses_kappa
+    if config.target_far is None and not has_kappa:
         return DEFAULT_FALSE_ALARM_RATE
     return config.target_far
 

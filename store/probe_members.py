@@ -78,6 +78,13 @@ class Member:
         return one
 
 
+def scores_of(logits: np.ndarray, calibration: Mapping[str, float] | None) -> np.ndarray:
+    """Turn log odds into scores in [0, 1], by slope and intercept if they are calibrated."""
+    if calibration is None:
+        return expit(logits)
+    return expit(calibration["slope"] * logits + calibration["intercept"])
+
+
 def layer_list(layers: Iterable[int]) -> str:
     """Write layers as `--layers` takes them: ``0,8,16-24``."""
     runs: list[list[int]] = []
@@ -87,13 +94,6 @@ def layer_list(layers: Iterable[int]) -> str:
         else:
             runs.append([layer])
     return ",".join(f"{one[0]}-{one[-1]}" if len(one) > 1 else f"{one[0]}" for one in runs)
-
-
-def scores_of(logits: np.ndarray, calibration: Mapping[str, float] | None) -> np.ndarray:
-    """Turn log odds into scores in [0, 1], by slope and intercept if they are calibrated."""
-    if calibration is None:
-        return expit(logits)
-    return expit(calibration["slope"] * logits + calibration["intercept"])
 
 
 def mean_logits(members: Sequence[Member], states: Mapping[int, np.ndarray]) -> np.ndarray:

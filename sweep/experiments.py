@@ -22,7 +22,11 @@ def run_task(config: SweepConfig, task: Task, prepared: Prepared) -> Found:
     assert task.layer is not None, "a task of rules is run by `run_rules`"
     states = prepared.samples.states(prepared.train, task.layer)
     labels = prepared.samples.is_anomalous
-    known = [layer_statistics(states[drawn], labels[drawn]) for _, drawn in prepared.draws]
+    nothing = LayerStatistics(np.nan, np.nan, np.nan)  # of one class, which no layer tells apart
+    known = [
+        layer_statistics(states[drawn], labels[drawn]) if labels[drawn].any() else nothing
+        for _, drawn in prepared.draws
+    ]
     experiments = list(_fit(config, task, prepared, states, known))
     found = measured(config, prepared.test, experiments)
     if not task.layer:  # the prompt's last embedding is the same for all videos

@@ -10,7 +10,7 @@ from hiprobe.probe.layer_rules import layer_rule
 from hiprobe.probe.pipeline import layers_above_0
 from hiprobe.store import FeatureStore, HiProbeError
 from hiprobe.store.localization import DEFAULT_SIGMA
-from hiprobe.store.scorers import DEFAULT_L2, SCORERS, scorer_class
+from hiprobe.store.scorers import DEFAULT_L2, SCORERS, needs_anomalies, scorer_class
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,11 @@ class SweepConfig:
             if not values:
                 raise HiProbeError(f"the sweep has no {name}, expected at least one.")
         return tasks
+
+    @property
+    def needs_anomalies(self) -> bool:
+        """Whether some scorer has to see anomalous samples."""
+        return any(map(needs_anomalies, self.scorers))
 
     def draws(self) -> Iterator[Draw]:
         """All few-shot draws that are asked for; `hiprobe.sweep.draws` tells which differ."""

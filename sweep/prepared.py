@@ -63,7 +63,8 @@ def prepare(config: SweepConfig, path: Path) -> Prepared:
     train = FeatureStore.open(path)
     tested = train if config.test_store is None else FeatureStore.open(config.test_store)
     warnings = _compare(train, tested)
-    pool, left_out = training_videos(train, config.train_split, config.manifest)
+    needed = config.needs_anomalies
+    pool, left_out = training_videos(train, config.train_split, config.manifest, needed)
     test = TestSet.of_store(tested, config.test_split, config.manifest)
     test.require_frame_labels()
     warnings += [f"{train.path}: {text}" for text in left_out]
@@ -79,7 +80,9 @@ def prepare(config: SweepConfig, path: Path) -> Prepared:
     warnings += [f"{train.path}: {text}" for text in said]
     # Draws overlap: what any of them holds is read once, and each takes its rows of that.
     of_any_draw = sorted(set(itertools.chain.from_iterable(chosen.values())))
-    samples = samples_of(train, pool, of_any_draw, config.labels, config.samples_per_video)
+    samples = samples_of(
+        train, pool, of_any_draw, config.labels, config.samples_per_video, needed
+    )
     draws = [(draw, samples.rows_of(video_ids)) for draw, video_ids in chosen.items()]
     few_shot = [
         samples_of(train, pool, ids, config.labels, config.samples_per_video)
@@ -93,7 +96,9 @@ def planned_rows(config: SweepConfig) -> pd.DataFrame:
     """List the rows that a sweep will have, by what tells them apart, without any result."""
     rows = []
     for path in config.stores:
-        pool, _ = training_videos(FeatureStore.open(path), config.train_split, config.manifest)
+        pool, _ = training_videos(
+            FeatureStore.open(path), config.train_split, config.manifest, config.needs_anomalies
+        )
         drawn, _ = distinct_draws(config, pool["label"])
         own = [(task, "") for task in config.tasks() if task.store == path]
         own += [(Task(path, None), rule) for rule in config.rules]

@@ -42,6 +42,7 @@ class OneClassScorer(Scorer):
 
     takes_penalty: ClassVar[bool] = False
     needs_anomalies: ClassVar[bool] = False
+    uses_kappa: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 from hiprobe.cli import compare, explain, options, table
 from hiprobe.cli.main import app
 from hiprobe.store import FeatureStore, format_annotations
-from hiprobe.store.scorers import SCORERS
 
 
 def run(*arguments):
@@ -100,11 +99,14 @@ def test_layers_are_parsed(word, text, layers):
         (["sweep", "s", "t", "--l2", "0,,1"], "'--l2': '0,,1': expected numbers such as 0.1,1"),
         (["sweep", "s", "t", "--kappas", "nan"], "'nan': expected numbers such as 0.1,1"),
         (["sweep", "s", "t", "--num-videos", "10.5"], "'10.5': expected numbers such as 10,20"),
-        (["sweep", "s", "t", "--scorers", "svm,"], "expected some of logistic,svm,distance"),
+        (["sweep", "s", "t", "--scorers", "svm,"], "'': expected logistic, svm, distance"),
         (["probe", "s", "p", "--layer", "best"], "'--layer': 'best': expected auto, dlsp, last, "),
         (["probe", "s", "p", "--layer", "8,"], "stable-dlsp, or layers such as 0,8,16-24"),
         (["probe", "s", "p", "--mil", "-1"], "Invalid value for '--mil'"),
-        (["probe", "s", "p", "--scorer", "tree"], "'tree' is not one of 'logistic', 'svm'"),
+        (["probe", "s", "p", "--scorer", "tree"], "'tree': expected logistic, svm, "),
+        (["probe", "s", "p", "--scorer", "my:"], "mahalanobis, nearest or module:Class"),
+        (["probe", "s", "p", "--target-far", "1"], "expected a share above 0 and below 1"),
+        (["evaluate", "s", "p", "r", "--trust", "Tree"], "'Tree': expected module:Class"),
         (["probe", "s", "p", "--scorer", "svm", "--l2", "0"], "--scorer svm needs a penalty"),
         (["probe", "s", "p", "--split", "all"], "'all' is not one of 'train', 'test'"),
         (["evaluate", "s", "p", "r", "--threshold", "nan"], "expected a number, or auto"),
@@ -143,7 +145,6 @@ def test_choices_are_those_of_the_stages():
     from hiprobe.store.manifest import SPLITS
     from hiprobe.sweep.tables import TABLES
 
-    assert choices(options.Scorer) == SCORERS
     assert tuple(LAYER_RULES) == options.LAYER_RULES
     assert choices(options.Split) == SPLITS
     assert choices(options.Length) == LENGTHS
