@@ -14,6 +14,7 @@ from hiprobe.evaluate.scored import ScoredSegments
 from hiprobe.evaluate.test_set import TestSet
 from hiprobe.probe.fit import Fit
 from hiprobe.probe.pipeline import calibrate
+from hiprobe.store.probe_members import read_logits
 from hiprobe.sweep.grid import SweepConfig
 from hiprobe.sweep.kept_scores import KeptScores
 
@@ -61,30 +62,14 @@ class Found:
 def measured(config: SweepConfig, test: TestSet, experiments: Sequence[Experiment]) -> Found:
     """Score the test videos with all experiments, and measure each."""
     rows, smoothed = [], []
-    for number, (one, logits) in enumerate(
-        zip(experiments, _score_all(test, experiments), strict=True)
-    ):
-        scored = test.score(expit(logits), config.sigma)
+    logits = read_logits([one.fit.members for one in experiments], test.states)
+    for number, (one, own) in enumerate(zip(experiments, logits, strict=True)):
+        scored = test.score(expit(own), config.sigma)
         where = {"scores_row": number} if config.keep_scores else {}
         rows += [one.settings | row | where for row in _rows(scored, one, config)]
         smoothed += [scored.smoothed] if config.keep_scores else []
     kept = KeptScores.of(np.stack(smoothed), test.segments) if smoothed else None
     return Found(pd.DataFrame(rows), kept)
-
-
-def _score_all(test: TestSet, experiments: Sequence[Experiment]) -> np.ndarray:
-    """Log odds of all test segments, each layer read once: (experiment, row) float64."""
-    members = [(i, member) for i, one in enumerate(experiments) for member in one.fit.members]
-    totals = np.zeros((len(experiments), len(test.is_evaluated)))
-    for layer in sorted({member.layer for _, member in members}):
-        own = [(i, member) for i, member in members if member.layer == layer]
-        first = 0
-        for states in test.states(layer):
-            wide = states.astype(np.float64)  # once, not by each scorer
-            for i, member in own:
-                totals[i, first : first + len(wide)] += member.logits(wide)
-            first += len(wide)
-    return totals / np.array([[len(one.fit.members)] for one in experiments])
 
 
 def _rows(

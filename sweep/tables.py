@@ -270,8 +270,9 @@ def _finish(
     frame = pd.DataFrame(rows)
     draws = f"{frame['num_draws'].max()} few-shot draw(s)"
     all_notes = [
-        f"Percent, mean ± deviation over {draws}; DLSP's layer may differ between them. AUC's "
-        "total error is the standard error of one draw's, from the draws and the test videos together."
+        f"Percent, mean ± deviation over {draws}; DLSP's layer may differ between them.",
+        "AUC's total error is the standard error of one draw's, from the draws and the test videos "
+        "together.",
     ]
     all_notes += dict.fromkeys(notes)
     if frame["paper"].isna().all():
