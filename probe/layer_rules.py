@@ -240,9 +240,7 @@ LAYER_RULES = {
     ),
     "all": LayerRule(tuple, needs_anomalies=False),
     "top3": LayerRule(lambda own: _best(_saliency(own), NUM_TOP), _metrics),
-    "cv": LayerRule(
-        _largest, _cross_validated_auc, uses_scorer=True, few_videos=FEW_VIDEOS_FOR_CV
-    ),
+    "cv": LayerRule(_largest, _cross_validated_auc, uses_scorer=True, few_videos=FEW_VIDEOS_FOR_CV),
     "mmd": LayerRule(_largest, _mmd),
     "fisher": LayerRule(_largest, _fisher),
     # The most salient layer that is so in halves of the videos too.

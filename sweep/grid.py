@@ -105,7 +105,7 @@ class SweepConfig:
         return tasks
 
     def draws(self) -> Iterator[Draw]:
-        """All few-shot draws that are asked for; see `hiprobe.sweep.draws` for those that differ."""
+        """All few-shot draws asked for; see `hiprobe.sweep.draws` for those that differ."""
         by_number = [Draw(num_videos=number) for number in self.num_videos]
         for draw in by_number or [Draw(fraction) for fraction in self.fractions]:
             yield from (replace(draw, seed=seed) for seed in self.seeds)
