@@ -77,9 +77,7 @@ def prepare(config: SweepConfig, path: Path) -> Prepared:
     warnings += [f"{train.path}: {text}" for text in said]
     # Draws overlap: what any of them holds is read once, and each takes its rows of that.
     of_any_draw = sorted(set(itertools.chain.from_iterable(chosen.values())))
-    samples = samples_of(
-        train, pool, of_any_draw, config.labels, config.samples_per_video, needed
-    )
+    samples = samples_of(train, pool, of_any_draw, config.labels, config.samples_per_video, needed)
     draws = [(draw, samples.rows_of(video_ids)) for draw, video_ids in chosen.items()]
     return Prepared(train, test, samples, draws, tuple(warnings))
 
