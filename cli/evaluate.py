@@ -60,9 +60,22 @@ def print_metrics(metrics: dict[str, Any], results: Path) -> None:
     smoothed = metrics["smoothed"]
     if smoothed["auc"] is not None:
         say(f"AUC {smoothed['auc']:.4f}  AP {smoothed['ap']:.4f}  (smoothed scores)")
+        _print_draws(metrics.get("draws"))
     elif metrics["num_anomalous_frames"] is not None:
         say("AUC and AP are undefined: the test frames are of one class only.")
     say(f"report: {results / 'report.html'}")
+
+
+def _print_draws(draws: dict[str, Any] | None) -> None:
+    """Say how much other training videos would change: what no interval over test videos holds."""
+    for key, name in {"auc": "AUC", "ap": "AP"}.items():
+        if draws and (one := draws[key]):
+            total = one["se_total"]
+            say(
+                f"{name} over {draws['num_draws']} draws of training videos: {one['mean']:.4f} ± "
+                f"{one['std']:.4f}"
+                + (f"; standard error of draws and test videos together {total:.4f}" * bool(total))
+            )
 
 
 def _print_frame_level(metrics: dict[str, Any]) -> None:

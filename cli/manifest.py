@@ -111,19 +111,44 @@ def xd_violence(
     _write(draft, out)
 
 
-def shanghaitech(
-    masks: Annotated[
-        Path, typer.Option(help="Read the test videos' masks, such as 01_0014.npy, in this folder.")
-    ],
+def msad(
+    annotations: AnnotationFile,
     out: Out,
     root: Root = None,
     train_list: TrainList = None,
     lengths: Lengths = None,
 ) -> None:
-    """Build ShanghaiTech's manifest from its per-frame masks."""
+    """Build MSAD's manifest from its original files; an interval's last frame belongs to it."""
     from hiprobe.manifest import benchmarks
 
-    draft = benchmarks.shanghaitech(masks, root=root, train_list=train_list, lengths=lengths)
+    draft = benchmarks.msad(annotations, root=root, train_list=train_list, lengths=lengths)
+    _write(draft, out)
+
+
+def shanghaitech(
+    masks: Annotated[
+        Path,
+        typer.Option(help="Read masks such as 01_0014.npy in this folder, or an .npz of them."),
+    ],
+    out: Out,
+    root: Root = None,
+    train_list: TrainList = None,
+    test_list: Annotated[
+        Path | None,
+        typer.Option(help="Read the split for weak supervision from this and --train-list."),
+    ] = None,
+    lengths: Lengths = None,
+) -> None:
+    """Build ShanghaiTech's manifest from its per-frame masks.
+
+    With both SHANGHAI_train.txt and SHANGHAI_test.txt it is the split for weak supervision: 238
+    videos to train on, 199 to test on.
+    """
+    from hiprobe.manifest.shanghaitech import shanghaitech as draft_shanghaitech
+
+    draft = draft_shanghaitech(
+        masks, root=root, train_list=train_list, test_list=test_list, lengths=lengths
+    )
     _write(draft, out)
 
 

@@ -136,6 +136,25 @@ def _trusted(text: str) -> str:
     return text
 
 
+def rules(text: str) -> tuple[str, ...]:
+    """Read ``last,upper-half``; anything else is wrong usage."""
+    names = tuple(text.split(","))
+    if not set(names) <= set(LAYER_RULES):
+        raise typer.BadParameter(f"{text!r}: expected some of {','.join(LAYER_RULES)}")
+    return names
+
+
+Rules = Annotated[
+    Any,
+    typer.Option(
+        parser=rules,
+        metavar="RULES",
+        help="Read what rules choose among the layers too, one row each: some of "
+        f"{','.join(LAYER_RULES)}.",
+    ),
+]
+
+
 # Files and folders.
 StorePath = Annotated[Path, typer.Argument(help="The store that `hiprobe extract` wrote.")]
 ProbePath = Annotated[Path, typer.Argument(help="The probe that `hiprobe probe` wrote.")]

@@ -38,9 +38,18 @@ def probe(
     l2: options.L2 = DEFAULT_L2,
     mil: options.Mil = 0,
     manifest: options.Manifest = None,
+    repeats: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Fit the same recipe on so many draws in all; `evaluate` then shows how much the "
+            "choice of training videos matters.",
+        ),
+    ] = 1,
 ) -> None:
     """Choose layers, train a scorer on each and calibrate the threshold (CPU only)."""
-    from hiprobe.probe.pipeline import ProbeConfig, run_probe
+    from hiprobe.probe.further_draws import run_repeats
+    from hiprobe.probe.pipeline import ProbeConfig
     from hiprobe.store.scorers import scorer_class
 
     if l2 == 0 and scorer_class(scorer).needs_penalty:
@@ -64,7 +73,7 @@ def probe(
         calibration=calibrate,
     )
     with progress("layer saliency") as on_layer:
-        result = run_probe(config, on_layer)
+        result = run_repeats(config, repeats, on_layer)
     result.save(out)
     warn(result.training.get("warnings", ()))
     _print_result(result, out)
@@ -95,7 +104,7 @@ def _print_result(result: Probe, out: Path) -> None:
         f"trained on {len(training['video_ids'])} videos ({training['num_samples']} samples, "
         f"{training['num_anomalous_samples']} anomalous)\n"
         f"threshold {_threshold(result)}\n{_calibration(result)}\nwrote {out}; of other videos it "
-        f"needs `hiprobe extract --layers {layers}`"
+        f"needs `hiprobe extract --layers {layer_list(result.layers_of_all_draws)}`"
     )
 
 

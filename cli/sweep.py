@@ -52,7 +52,27 @@ def sweep(
     ] = "0.2",
     labels: options.Labels = "video",
     samples_per_video: options.SamplesPerVideo = 1,
+    rules: options.Rules = None,
+    mil: options.Mil = 0,
+    target_far: Annotated[
+        Any,
+        options.numbers(
+            "Set thresholds for these rates of false alarms on held-out normal videos too, such "
+            "as 0.05."
+        ),
+    ] = None,
+    keep_scores: Annotated[
+        bool,
+        typer.Option(
+            "--keep-scores",
+            help="Keep all scores in OUT.scores, for `hiprobe compare OUT --between … --and …`.",
+        ),
+    ] = False,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add the rows to OUT, if it is there already.")
+    ] = False,
     manifest: options.Manifest = None,
+    allow_overlap: options.AllowOverlap = False,
     workers: options.Workers = 0,
     scheduler: options.Scheduler = None,
 ) -> None:
@@ -72,6 +92,11 @@ def sweep(
         labels=labels,
         samples_per_video=samples_per_video,
         manifest=manifest,
+        keep_scores=keep_scores,
+        rules=rules or (),
+        mil=mil,
+        target_fars=target_far or (),
+        allow_overlap=allow_overlap,
     )
     warnings: list[str] = []
     with progress("layers", stays=True) as on_task:
@@ -80,6 +105,7 @@ def sweep(
             out,
             num_workers=workers,
             scheduler=scheduler,
+            existing="append" if append else "refuse",
             on_task=on_task,
             on_warning=warnings.append,
         )
@@ -88,28 +114,40 @@ def sweep(
 
 
 def _print_table(table: pd.DataFrame, out: Path) -> None:
-    """Print the mean AUC ± its deviation over draws, for DLSP's layer, the best and the last."""
+    """Print the mean AUC over draws, for DLSP's layer, the last, each rule, and the best."""
     from rich.table import Table
 
-    shown = Table(title="AUC of the smoothed scores, mean ± deviation over draws")
-    for name in ("store", "scorer", "l2", "videos", "DLSP's layer", "best layer", "last layer"):
+    shown = Table(
+        title="AUC of the smoothed scores, mean ± deviation over draws\n"
+        "(standard error of one draw, from draws and test videos together)"
+    )
+    rules = sorted(set(table["rule"]) - {""})
+    names = ("store", "scorer", "l2", "videos", "DLSP's layer", "last layer", *rules)
+    # The maximum over layers on the very videos that it is shown for: nobody can choose it.
+    for name in (*names, "best layer on the test videos"):
         shown.add_column(name)
-    once = table[table["kappa"] == table["kappa"].iloc[0]]
+    # Areas do not depend on the threshold: one row of an experiment is enough.
+    told = ["store", "layer", "rule", "scorer", "l2", "draw"]
+    once = table.drop_duplicates(told)
     for (store, scorer, l2, count), group in once.groupby(["store", "scorer", "l2", "num_videos"]):
-        of_layer = group.groupby("layer")["auc"]
-        best = int(of_layer.mean().idxmax())
+        of_layer = dict(list(group[group["rule"] == ""].groupby("layer")))
+        best = max(of_layer, key=lambda layer: of_layer[layer]["auc"].mean())
         cells = [
-            _spread(group.loc[group["is_dlsp_choice"], "auc"]),
-            f"{_spread(of_layer.get_group(best))} ({best})",
-            _spread(of_layer.get_group(max(of_layer.groups))),
+            _spread(group[group["is_dlsp_choice"]]),
+            _spread(of_layer[max(of_layer)]),
+            *(_spread(group[group["rule"] == rule]) for rule in rules),
+            f"{_spread(of_layer[best])}: {best}",
         ]
         shown.add_row(Path(store).name, scorer, f"{l2:g}", str(count), *cells)
     terminal().print(shown)
     say(f"{len(table)} rows in {out}")
 
 
-def _spread(values: pd.Series) -> str:
-    """Write mean ± deviation; a single draw has no deviation."""
-    if values.empty:
+def _spread(rows: pd.DataFrame) -> str:
+    """Write mean ± deviation and the total error; a single draw has no deviation."""
+    from hiprobe.sweep.table_file import total_error
+
+    if rows.empty:
         return "–"
-    return f"{values.mean():.3f}" + (f" ± {values.std():.3f}" if len(values) > 1 else "")
+    deviation = f" ± {rows['auc'].std():.3f}" if len(rows) > 1 else ""
+    return f"{rows['auc'].mean():.3f}{deviation} ({total_error(rows):.3f})"

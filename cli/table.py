@@ -37,8 +37,14 @@ def table(
     ] = 1,
     l2: options.L2 = DEFAULT_L2,
     kappa: options.Kappa = 0.2,
+    rules: options.Rules = None,
+    mil: options.Mil = 0,
     manifest: options.Manifest = None,
+    allow_overlap: options.AllowOverlap = False,
     workers: options.Workers = 0,
+    latex: Annotated[
+        bool, typer.Option("--latex", help="Write the table for a paper too, as LaTeX.")
+    ] = False,
 ) -> None:
     """Make one of the paper's tables from stores.
 
@@ -50,6 +56,7 @@ def table(
     """
     from rich.table import Table
 
+    from hiprobe.sweep.latex import write_latex
     from hiprobe.sweep.pipeline import SweepConfig
     from hiprobe.sweep.tables import METRICS, TABLES, TableConfig
 
@@ -61,6 +68,9 @@ def table(
         seeds=tuple(range(repeats)),
         kappas=(kappa,),
         manifest=manifest,
+        rules=rules or (),
+        mil=mil,
+        allow_overlap=allow_overlap,
     )
     with progress("layers", stays=True) as on_task:
         made = TABLES[kind](stores, TableConfig(out, sweep, workers, on_task))
@@ -73,4 +83,6 @@ def table(
     terminal().print(shown)
     for note in made.notes:
         say(note, style="dim")
-    say(f"wrote {made.name}.md, .csv, .json in {out}")
+    if latex:
+        write_latex(made, out)
+    say(f"wrote {made.name}.md, .csv, .json{', .tex' * latex} in {out}")

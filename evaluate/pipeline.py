@@ -5,6 +5,7 @@ Run by ``hiprobe evaluate``. Needs no GPU, no torch, no model and no video file.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,13 +15,14 @@ from typing import Any
 
 from scipy.special import expit
 
+from hiprobe.evaluate.draw_errors import draw_errors
 from hiprobe.evaluate.measure import few_videos, measure
 from hiprobe.evaluate.peaks import peak_thumbnails
 from hiprobe.evaluate.report import publish
 from hiprobe.evaluate.test_set import DEFAULT_CONVENTION, Convention, TestSet
 from hiprobe.store import FeatureStore, HiProbeError, Probe
 from hiprobe.store.localization import DEFAULT_SIGMA
-from hiprobe.store.probe_members import layer_list, read_logits
+from hiprobe.store.probe_members import layer_list, read_logits, scores_of
 from hiprobe.store.provenance import Purpose
 from hiprobe.store.train_test_overlap import check_overlap, files_of, files_trained_on
 
@@ -83,8 +85,9 @@ def run_evaluate(
     other_settings = _check_same_model(store, probe, config)
     _check_layers(store, probe, config)
     test = TestSet.of_store(store, config.split, config.manifest, config.convention)
+    trained = [probe.training, *(draw.training for draw in probe.draws)]
     overlap = check_overlap(
-        files_trained_on(probe.training),
+        dict(itertools.chain.from_iterable(files_trained_on(one).items() for one in trained)),
         files_of(store, test.videos.index),
         same_manifest=probe.origin.same_manifest(store.origin),
         allow=config.allow_overlap,
@@ -94,10 +97,19 @@ def run_evaluate(
     # A store of few layers may lack the last one: there is nothing to compare with then.
     compared = [one for one in (probe.baseline,) if one and one.layer in store.layers]
     # Some videos at a time: a layer of a large test set does not fit into memory.
-    logits, *others = read_logits([probe.members, *([one] for one in compared)], test.states)
+    ensembles = [probe.members, *(draw.members for draw in probe.draws)]
+    found = read_logits([*ensembles, *([one] for one in compared)], test.states)
+    (logits, *further), others = found[: len(ensembles)], found[len(ensembles) :]
     threshold = probe.threshold["value"] if config.threshold is None else config.threshold
     scored = test.score(probe.scores_of(logits), config.sigma, threshold)
     metrics = measure(scored, config.num_resamples, config.seed, on_step)
+    if probe.draws:
+        drawn = [
+            test.score(scores_of(own, draw.calibration), config.sigma)
+            for own, draw in zip(further, probe.draws, strict=True)
+        ]
+        seeds = [one.get("seed") for one in trained]
+        metrics["draws"] = draw_errors([scored, *drawn], seeds, metrics["smoothed"]["ap_se"])
     for one, own in zip(compared, others, strict=True):
         last = test.score(expit(own), config.sigma, threshold)
         metrics["last_layer"] = {"layer": one.layer, **last.areas(last.smoothed)}
@@ -145,9 +157,9 @@ def _check_same_model(store: FeatureStore, probe: Probe, config: EvaluateConfig)
 
 def _check_layers(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> None:
     """Refuse a store without the layers that the probe reads."""
-    missing = sorted(set(probe.layers_read) - set(store.layers))
+    missing = sorted(set(probe.layers_of_all_draws) - set(store.layers))
     if missing:
-        needed = layer_list(probe.layers_read)
+        needed = layer_list(probe.layers_of_all_draws)
         raise HiProbeError(
             f"{config.probe}: reads layers {needed}, of which {store.path} lacks "
             f"{layer_list(missing)}. Extract with `--layers {needed}`, or train a probe "

@@ -43,7 +43,7 @@ class VideoLength(NamedTuple):
     """A video's length as a table gives it."""
 
     num_frames: int
-    fps: float
+    fps: float | None
 
 
 # Reads a video file's length; raises `VideoError`. Handed in, so that this stage needs no decoder;
@@ -181,13 +181,14 @@ def refuse(source: Path, problems: Sequence[str], what: str) -> None:
 
 
 def read_lengths(path: Path | None) -> dict[str, VideoLength]:
-    """Read a CSV ``video_id,num_frames,fps``; no file, no lengths."""
+    """Read a CSV ``video_id,num_frames[,fps]``; no file, no lengths."""
     if path is None:
         return {}
     lengths: dict[str, VideoLength] = {}
-    for line, row in read_csv(path, ("video_id", "num_frames", "fps")):
+    for line, row in read_csv(path, ("video_id", "num_frames"), optional=("fps",)):
         try:
-            length = VideoLength(int(row["num_frames"]), float(row["fps"]))
+            fps = float(row["fps"]) if "fps" in row else None
+            length = VideoLength(int(row["num_frames"]), fps)
         except ValueError as error:
             raise ManifestError(
                 f"{path}: line {line}: expected CSV video_id,num_frames,fps: {error}"
@@ -198,7 +199,8 @@ def read_lengths(path: Path | None) -> dict[str, VideoLength]:
     wrong = [
         f"{name}: {length.num_frames} frames at {length.fps} per second"
         for name, length in lengths.items()
-        if not 0 < length.num_frames <= MAX_FRAMES or not 0 < length.fps < math.inf
+        if not 0 < length.num_frames <= MAX_FRAMES
+        or not (length.fps is None or 0 < length.fps < math.inf)
     ]
     refuse(path, wrong, "lengths")
     return lengths

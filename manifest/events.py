@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from hiprobe.manifest.draft import Draft, HasLength, Inspect, clipped, read_lengths, refuse
+from hiprobe.manifest.draft import (
+    Draft,
+    Inspect,
+    VideoLength,
+    clipped,
+    read_lengths,
+    refuse,
+)
 from hiprobe.store import HiProbeError, VideoRecord, merge_ranges
 from hiprobe.store.csv_rows import read_csv
 from hiprobe.store.fields import MAX_FRAMES
@@ -44,11 +51,11 @@ def own_data(events: Path, *, lengths: Path | None = None, inspect: Inspect) -> 
     for video_id, own in rows.items():
         path = (events.parent / own[0]["path"]).absolute()
         try:
-            length = known[video_id] if video_id in known else inspect(path)
+            num_frames, fps = _length(known.get(video_id), path, inspect)
         except HiProbeError as error:
             problems.append(str(error))
             continue
-        record, said = clipped(_record(path, own, length))
+        record, said = clipped(_record(path, own, num_frames, fps))
         records.append(record)
         warnings += said
     refuse(events, problems, "videos")
@@ -56,6 +63,14 @@ def own_data(events: Path, *, lengths: Path | None = None, inspect: Inspect) -> 
         f"{video_id}: has a length, but no line" for video_id in known if video_id not in rows
     ]
     return Draft(records, warnings)
+
+
+def _length(known: VideoLength | None, path: Path, inspect: Inspect) -> tuple[int, float]:
+    """A video's frames and how many a second: looked up or else inspected."""
+    if known is not None and known.fps is not None:
+        return known.num_frames, known.fps
+    length = inspect(path)
+    return length.num_frames, length.fps
 
 
 def _rows_by_video(events: Path) -> dict[str, list[dict[str, str]]]:
@@ -71,7 +86,7 @@ def _rows_by_video(events: Path) -> dict[str, list[dict[str, str]]]:
     return rows
 
 
-def _record(path: Path, rows: list[dict[str, str]], length: HasLength) -> VideoRecord:
+def _record(path: Path, rows: list[dict[str, str]], num_frames: int, fps: float) -> VideoRecord:
     """Join a video's lines, its intervals in frames."""
     seconds = [
         (float(row["start_seconds"]), float(row["stop_seconds"]))
@@ -80,7 +95,7 @@ def _record(path: Path, rows: list[dict[str, str]], length: HasLength) -> VideoR
     ]
     # The first frame whose middle is not before an edge: i + 0.5 >= edge * fps.
     frames = merge_ranges(
-        [math.ceil(min(edge * length.fps, MAX_FRAMES) - 0.5) for edge in edges] for edges in seconds
+        [math.ceil(min(edge * fps, MAX_FRAMES) - 0.5) for edge in edges] for edges in seconds
     )
     first = rows[0]
     return VideoRecord(
@@ -91,8 +106,8 @@ def _record(path: Path, rows: list[dict[str, str]], length: HasLength) -> VideoR
         category=first["category"],
         # An interval between the middles of two frames holds none.
         annotations=tuple((start, stop) for start, stop in frames if start < stop),
-        num_frames=length.num_frames,
-        fps=length.fps,
+        num_frames=num_frames,
+        fps=fps,
     )
 
 

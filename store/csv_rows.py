@@ -12,8 +12,12 @@ from hiprobe.store.errors import ManifestError
 from hiprobe.store.single_files import read_text
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+def read_csv(
+    path: Path, columns: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Go through a table's lines: number and cells, with the missing ones as ''.
+
+    Cells of an optional column are there only if the table has it.
 
     Raises
     ------
@@ -30,7 +34,8 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str
     for line, row in csv_rows(path, text, columns, columns):
         if None in row:
             raise ManifestError(f"{path}: line {line}: {too_many(row)}")
-        yield line, {name: (row[name] or "").strip() for name in columns}
+        present = [*columns, *(name for name in optional if name in row)]
+        yield line, {name: (row[name] or "").strip() for name in present}
 
 
 def csv_rows(

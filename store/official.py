@@ -14,7 +14,7 @@ class OfficialTotals:
     name : str
         As its authors write it.
     num_test_videos, num_frames, num_anomalous_frames : int
-        Of true lengths; ends of annotations exclusive, clipped at the videos' ends.
+        Of true lengths; annotations end as the benchmark means it, clipped at the videos' ends.
     """
 
     name: str
@@ -26,4 +26,6 @@ class OfficialTotals:
 OFFICIAL_TOTALS = {
     "ucf-crime": OfficialTotals("UCF-Crime", 290, 1_111_808, 84_182),
     "xd-violence": OfficialTotals("XD-Violence", 800, 2_335_801, 538_324),
+    # Its last anomalous frames belong to the intervals.
+    "msad": OfficialTotals("MSAD", 240, 146_408, 33_671),
 }

@@ -12,6 +12,7 @@ import numpy as np
 
 from hiprobe.store import fields
 from hiprobe.store.errors import HiProbeError
+from hiprobe.store.probe_draws import Draw
 from hiprobe.store.probe_members import MAX_LAYERS, Member, mean_logits, scores_of
 from hiprobe.store.provenance import Provenance
 from hiprobe.store.scorers import scorer_from_json
@@ -54,6 +55,8 @@ class Probe:
     calibration : dict or None
         ``slope`` and ``intercept`` of the log odds, fitted out of fold (Platt). None: the scores
         are no probabilities.
+    draws : tuple of Draw
+        The same recipe on further few-shot draws (``probe --repeats``).
     """
 
     store: dict[str, Any]
@@ -65,6 +68,7 @@ class Probe:
     members: tuple[Member, ...] = ()
     baseline: Member | None = None
     calibration: dict[str, float] | None = None
+    draws: tuple[Draw, ...] = ()
 
     def __post_init__(self) -> None:
         """Make the member of a probe that is given by its one layer and scorer."""
@@ -83,6 +87,12 @@ class Probe:
     def layers_read(self) -> tuple[int, ...]:
         """The layers whose hidden states are needed for a score, ascending."""
         return tuple(sorted({member.layer for member in self.members}))
+
+    @property
+    def layers_of_all_draws(self) -> tuple[int, ...]:
+        """`layers_read`, with those of the further draws: an evaluation needs them all."""
+        of_draws = {member.layer for draw in self.draws for member in draw.members}
+        return tuple(sorted({*self.layers_read, *of_draws}))
 
     def logits(self, states: Mapping[int, np.ndarray] | np.ndarray) -> np.ndarray:
         """Log odds of each segment: the mean over members, each in its own standard deviations.
@@ -147,6 +157,8 @@ class Probe:
             content["baseline"] = self.baseline.to_json()
         if self.calibration is not None:
             content["calibration"] = self.calibration
+        if self.draws:
+            content["draws"] = [draw.to_json() for draw in self.draws]
         return content
 
     def _is_of_first_schema(self) -> bool:
@@ -209,8 +221,13 @@ def _checked(content: dict[str, Any]) -> dict[str, Any]:
     parts["layers"] = {name: _column(name, values) for name, values in parts["layers"].items()}
     parts["baseline"] = _optional(content, "baseline", Member.from_json)
     parts["calibration"] = _optional(content, "calibration", _calibration)
+    listed = fields.items(content.get("draws", []), "draws")
+    parts["draws"] = tuple(
+        Draw.from_json(one, f"draw {i}", _calibration) for i, one in enumerate(listed, start=2)
+    )
     members, baseline = _members(content), parts["baseline"]
-    _check_widths(*members, *([baseline] if baseline else []))
+    others = [member for draw in parts["draws"] for member in draw.members]
+    _check_widths(*members, *others, *([baseline] if baseline else []))
     return parts | {"members": members}
 
 

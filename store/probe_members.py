@@ -141,7 +141,7 @@ def read_logits(
             wide = states.astype(np.float64)  # once, not by each scorer
             for own, part in zip(owns, parts, strict=True):
                 if own:
-                    part.append(sum(member.logits(wide) for member in own))
+                    part.append(np.sum([member.logits(wide) for member in own], axis=0))
         for index, part in enumerate(parts):
             if part:
                 totals[index] = totals[index] + np.concatenate(part)

@@ -20,7 +20,8 @@ VideoFiles = Mapping[str, Mapping[str, Any]]
 
 def files_of(store: FeatureStore, video_ids: Iterable[str]) -> dict[str, dict[str, Any]]:
     """What a store knows of some videos' files, as `probe.json` keeps it."""
-    paths, found = store.videos["path"], {}
+    paths = store.videos["path"]
+    found: dict[str, dict[str, Any]] = {}
     for video_id in map(str, video_ids):
         found[video_id] = {"path": str(paths[video_id])} if paths[video_id] else {}
         if (file := store.file(video_id)) is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from hiprobe.probe.fit import Fit, fit_members
 from hiprobe.probe.multiple_instance import fit_samples
 from hiprobe.probe.saliency import LayerStatistics, layer_statistics
+from hiprobe.sweep.far_thresholds import far_thresholds
 from hiprobe.sweep.grid import SweepConfig, Task
 from hiprobe.sweep.measured import Experiment, Found, measured
 from hiprobe.sweep.prepared import Prepared
@@ -41,23 +42,26 @@ def _fit(
     known: list[LayerStatistics],
 ) -> Iterator[Experiment]:
     """Fit all scorers on all draws."""
+    assert task.layer is not None
+    layers = (task.layer,)
     for kind, l2 in config.penalised_scorers():
-        fits = _fit_draws(config, task, prepared, states, kind, l2)
+        fits = _fit_draws(config, layers, prepared, states, kind, l2)
         for number, (fit, statistics) in enumerate(zip(fits, known, strict=True)):
             settings = prepared.settings(config, task, number) | asdict(statistics)
-            yield Experiment(settings | {"scorer": kind, "l2": l2}, fit)
+            far = far_thresholds(config, prepared, number, layers, kind, l2)
+            yield Experiment(settings | {"scorer": kind, "l2": l2}, fit, far)
 
 
 def _fit_draws(
     config: SweepConfig,
-    task: Task,
+    layers: tuple[int, ...],
     prepared: Prepared,
     states: np.ndarray,
     kind: str,
     l2: float,
 ) -> list[Fit]:
     """Fit one scorer on each draw; without relabelling the states at hand are all it needs."""
-    layers, subsets = (task.layer,), [drawn for _, drawn in prepared.draws]
+    subsets = [drawn for _, drawn in prepared.draws]
     if config.mil:
         return fit_samples(
             prepared.train, prepared.samples, layers, kind, l2, mil=config.mil, subsets=subsets

@@ -52,6 +52,8 @@ class SweepConfig:
         that the rule chooses among `layers`.
     mil : int
         Times to fit again on the top segments of anomalous videos.
+    target_fars : tuple of float
+        Thresholds for these rates of false alarms on held-out normal videos, measured too.
     allow_overlap : bool
         Test on videos that were trained on too, with a warning.
     """
@@ -75,6 +77,7 @@ class SweepConfig:
     keep_scores: bool = False
     rules: tuple[str, ...] = ()
     mil: int = 0
+    target_fars: tuple[float, ...] = ()
     allow_overlap: bool = False
 
     def tasks(self) -> list[Task]:
@@ -95,7 +98,7 @@ class SweepConfig:
             "layer": tasks,
             "few-shot draw": list(self.draws()),
             "scorer with a penalty that it can have": list(self.penalised_scorers()),
-            "threshold": [*self.kappas, *self.thresholds],
+            "threshold": [*self.kappas, *self.thresholds, *self.target_fars],
         }
         for rule in self.rules:
             layer_rule(rule)
@@ -110,7 +113,7 @@ class SweepConfig:
         return any(map(needs_anomalies, self.scorers))
 
     def draws(self) -> Iterator[Draw]:
-        """All few-shot draws that are asked for; see `hiprobe.sweep.draws` for those that differ."""
+        """All few-shot draws that are asked for; `hiprobe.sweep.draws` tells which differ."""
         by_number = [Draw(num_videos=number) for number in self.num_videos]
         for draw in by_number or [Draw(fraction) for fraction in self.fractions]:
             yield from (replace(draw, seed=seed) for seed in self.seeds)

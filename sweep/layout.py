@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from hiprobe.store.single_files import only_writer, write_text
@@ -27,7 +28,8 @@ class Table:
     name : str
     rows : DataFrame
         ``setting``, ``train``, ``test``, ``layers`` (those chosen), ``num_draws``; of each of
-        `METRICS` the mean over draws and ``…_std``; ``paper``, ``paper_metric``.
+        `METRICS` the mean over draws and ``…_std``; ``auc_se`` over test videos and
+        ``auc_total_se``; ``paper``, ``paper_metric``.
     notes : list of str
     """
 
@@ -47,7 +49,8 @@ class Table:
             name: name.replace("_", " ").replace("auc", "AUC").replace("ap", "AP")
             for name in METRICS
         }
-        header = ["setting", *places.values(), "layer", *(names[name] for name in metrics), "paper"]
+        header = ["setting", *places.values(), "layer", *(names[name] for name in metrics)]
+        header += ["AUC's total error", "paper"]
         cells = [header]
         for _, row in self.rows.iterrows():
             paper = row["paper_metric"]
@@ -57,6 +60,7 @@ class Table:
                     *(Path(row[place]).name for place in places),
                     row["layers"],
                     *(_percent(row[name], row[f"{name}_std"]) for name in metrics),
+                    _percent(row["auc_total_se"], np.nan),
                     f"{100 * row['paper']:.2f} ({names[paper]})" if paper else "",
                 ]
             )

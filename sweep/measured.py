@@ -14,6 +14,7 @@ from hiprobe.evaluate.scored import ScoredSegments
 from hiprobe.evaluate.test_set import TestSet
 from hiprobe.probe.fit import Fit
 from hiprobe.probe.pipeline import calibrate
+from hiprobe.store.probe_members import read_logits
 from hiprobe.sweep.grid import SweepConfig
 from hiprobe.sweep.kept_scores import KeptScores
 
@@ -23,10 +24,20 @@ RuleFigures = dict[str, list[list[list[float]]]]
 
 @dataclass(frozen=True)
 class Experiment:
-    """What was fitted on one draw, with the columns of the table that tell so."""
+    """What was fitted on one draw.
+
+    Attributes
+    ----------
+    settings : dict
+        The columns of the table that tell what.
+    fit : Fit
+    far_thresholds : dict of float to float
+        By the rate of false alarms that they are set for.
+    """
 
     settings: dict[str, Any]
     fit: Fit
+    far_thresholds: dict[float, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -51,44 +62,32 @@ class Found:
 def measured(config: SweepConfig, test: TestSet, experiments: Sequence[Experiment]) -> Found:
     """Score the test videos with all experiments, and measure each."""
     rows, smoothed = [], []
-    for number, (one, logits) in enumerate(
-        zip(experiments, _score_all(test, experiments), strict=True)
-    ):
-        scored = test.score(expit(logits), config.sigma)
+    logits = read_logits([one.fit.members for one in experiments], test.states)
+    for number, (one, own) in enumerate(zip(experiments, logits, strict=True)):
+        scored = test.score(expit(own), config.sigma)
         where = {"scores_row": number} if config.keep_scores else {}
-        scores = expit(one.fit.training_logits)
-        rows += [one.settings | row | where for row in _rows(scored, scores, config)]
+        rows += [one.settings | row | where for row in _rows(scored, one, config)]
         smoothed += [scored.smoothed] if config.keep_scores else []
     kept = KeptScores.of(np.stack(smoothed), test.segments) if smoothed else None
     return Found(pd.DataFrame(rows), kept)
 
 
-def _score_all(test: TestSet, experiments: Sequence[Experiment]) -> np.ndarray:
-    """Log odds of all test segments, each layer read once: (experiment, row) float64."""
-    members = [(i, member) for i, one in enumerate(experiments) for member in one.fit.members]
-    totals = np.zeros((len(experiments), len(test.is_evaluated)))
-    for layer in sorted({member.layer for _, member in members}):
-        own = [(i, member) for i, member in members if member.layer == layer]
-        first = 0
-        for states in test.states(layer):
-            wide = states.astype(np.float64)  # once, not by each scorer
-            for i, member in own:
-                totals[i, first : first + len(wide)] += member.logits(wide)
-            first += len(wide)
-    return totals / np.array([[len(one.fit.members)] for one in experiments])
-
-
 def _rows(
-    scored: ScoredSegments, training_scores: np.ndarray, config: SweepConfig
+    scored: ScoredSegments, one: Experiment, config: SweepConfig
 ) -> Iterator[dict[str, float | None]]:
     """Measure the scores once, and for each threshold what depends on it; fixed ones have no κ."""
     # Areas of a continuous score know no threshold; they cost most, and are measured once.
     of_any_threshold = _areas(scored, "smoothed", "") | _areas(scored, "raw", "raw_")
-    adaptive = [(kappa, calibrate(training_scores, kappa)["value"]) for kappa in config.kappas]
-    for kappa, threshold in [*adaptive, *((np.nan, fixed) for fixed in config.thresholds)]:
+    of_any_threshold["auc_se"] = scored.ranking(scored.smoothed).auc_standard_error()
+    scores = expit(one.fit.training_logits)
+    cuts = [(kappa, np.nan, calibrate(scores, kappa)["value"]) for kappa in config.kappas]
+    cuts += [(np.nan, np.nan, fixed) for fixed in config.thresholds]
+    cuts += [(np.nan, rate, value) for rate, value in one.far_thresholds.items()]
+    for kappa, target_far, threshold in cuts:
         cut = replace(scored, threshold=threshold)
         yield {
             "kappa": kappa,
+            "target_far": target_far,
             **of_any_threshold,
             "threshold": threshold,
             **_areas(cut, "localized", "localized_"),

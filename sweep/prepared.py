@@ -33,6 +33,8 @@ class Prepared:
         Of all videos that any draw holds.
     draws : list of (Draw, (sample,) bool)
         The few-shot draws, and which samples they hold.
+    few_shot : list of Samples
+        Each draw's own, where thresholds need its videos' segments; else empty.
     warnings : tuple of str
         Settings that differ between training and test states, videos that take no part.
     """
@@ -41,6 +43,7 @@ class Prepared:
     test: TestSet
     samples: Samples
     draws: list[tuple[Draw, np.ndarray]]
+    few_shot: list[Samples]
     warnings: tuple[str, ...]
 
     def settings(self, config: SweepConfig, task: Task, number: int) -> dict[str, Any]:
@@ -79,7 +82,12 @@ def prepare(config: SweepConfig, path: Path) -> Prepared:
     of_any_draw = sorted(set(itertools.chain.from_iterable(chosen.values())))
     samples = samples_of(train, pool, of_any_draw, config.labels, config.samples_per_video, needed)
     draws = [(draw, samples.rows_of(video_ids)) for draw, video_ids in chosen.items()]
-    return Prepared(train, test, samples, draws, tuple(warnings))
+    few_shot = [
+        samples_of(train, pool, ids, config.labels, config.samples_per_video)
+        for ids in chosen.values()
+        if config.target_fars
+    ]
+    return Prepared(train, test, samples, draws, few_shot, tuple(warnings))
 
 
 def planned_rows(config: SweepConfig) -> pd.DataFrame:
@@ -107,6 +115,8 @@ def _thresholds(config: SweepConfig) -> Iterator[dict[str, float]]:
         yield {"kappa": kappa, "threshold": np.nan}
     for threshold in config.thresholds:
         yield {"kappa": np.nan, "threshold": threshold}
+    for rate in config.target_fars:
+        yield {"kappa": np.nan, "threshold": np.nan, "target_far": rate}
 
 
 def _settings(

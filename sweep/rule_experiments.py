@@ -12,6 +12,7 @@ from hiprobe.probe.fit import Fit
 from hiprobe.probe.layer_rules import RuleSamples, layer_rule
 from hiprobe.probe.multiple_instance import fit_samples
 from hiprobe.probe.saliency import LayerStatistics
+from hiprobe.sweep.far_thresholds import far_thresholds
 from hiprobe.sweep.grid import SweepConfig, Task
 from hiprobe.sweep.measured import Experiment, Found, RuleFigures, measured
 from hiprobe.sweep.prepared import Prepared
@@ -109,4 +110,5 @@ def _of_scorer(
             "scorer": kind,
             "l2": l2,
         }
-        yield Experiment(settings, fits(layers)[draw])
+        far = far_thresholds(config, prepared, draw, layers, kind, l2)
+        yield Experiment(settings, fits(layers)[draw], far)

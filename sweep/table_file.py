@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from hiprobe.store import HiProbeError
@@ -14,7 +15,7 @@ SUFFIXES = (".parquet", ".csv")
 # What a draw is told by: DLSP chooses one layer for each.
 DRAW = ("store", "fraction", "num_videos", "seed")
 # What one row is told by, with a fixed threshold besides; `draw` is a digest of the videos drawn.
-KEY = ("store", "test_store", "draw", "layer", "rule", "mil", "scorer", "l2", "kappa")
+KEY = ("store", "test_store", "draw", "layer", "rule", "mil", "scorer", "l2", "kappa", "target_far")
 SHOWN = ("store", "layer", "rule", "mil", "scorer", "l2", "num_videos", "seed", "kappa")
 # An empty text reads back as no value.
 TEXTS = dict.fromkeys(("store", "test_store", "rule", "layers", "scorer", "scores", "draw"), str)
@@ -43,6 +44,19 @@ def read_table(path: Path) -> pd.DataFrame:
     except (OSError, ValueError, KeyError) as error:
         raise HiProbeError(f"{path}: not a sweep's table ({error}).") from error
     return table
+
+
+def total_error(table: pd.DataFrame) -> float:
+    """Standard error of one draw's AUC, for other draws and other test videos together.
+
+    Parameters
+    ----------
+    table : DataFrame
+        One setting's rows, one a draw: ``auc`` and ``auc_se``. A single draw knows no deviation
+        over draws: then it is the error over test videos alone.
+    """
+    deviation = float(table["auc"].std()) if len(table) > 1 else 0.0
+    return float(np.hypot(deviation, np.sqrt((table["auc_se"] ** 2).mean())))
 
 
 def write_table(table: pd.DataFrame, out: Path) -> None:
@@ -102,7 +116,7 @@ def refuse_doubled(old: pd.DataFrame, new: pd.DataFrame, out: Path) -> None:
 def _keys(table: pd.DataFrame) -> pd.Series:
     """What each row is told by: equal tuples are the same experiment and threshold."""
     own = table.reindex(columns=list(KEY)).astype(object)
-    # A threshold that follows from κ is a result; a fixed one is part of the question.
-    own["fixed"] = table["threshold"].where(table["kappa"].isna())
+    # A threshold that follows from κ or a rate is a result; a fixed one is part of the question.
+    own["fixed"] = table["threshold"].where(own["kappa"].isna() & own["target_far"].isna())
     own = own.where(own.notna(), "")
     return pd.Series(list(own.itertuples(index=False, name=None)), index=table.index)

@@ -17,11 +17,13 @@ import pandas as pd
 from hiprobe.evaluate.test_set import TestSet
 from hiprobe.store import FeatureStore, HiProbeError
 from hiprobe.store.official import OFFICIAL_TOTALS
+from hiprobe.store.probe_members import layer_list
 from hiprobe.store.provenance import Purpose
 from hiprobe.store.single_files import make_folder
 from hiprobe.sweep import paper
 from hiprobe.sweep.layout import METRICS, Table
 from hiprobe.sweep.pipeline import SweepConfig, run_sweep
+from hiprobe.sweep.table_file import total_error
 
 __all__ = ["METRICS", "TABLES", "Table", "TableConfig"]
 
@@ -96,6 +98,7 @@ def cross_dataset(stores: Sequence[Path], config: TableConfig) -> Table:
         benchmarks = (_benchmark(opened[one], config) for one in (train, test))
         figure = paper.cross_dataset_figure(model, *benchmarks)
         rows.append(_row(_title(opened[test]), train, test, _at_choice(table), figure))
+        rows += [_row(name, train, test, own) for name, own in _of_rules(table, config).items()]
     return _finish("cross-dataset", rows, list(opened.values()), config, sweeps.warnings)
 
 
@@ -116,6 +119,8 @@ def ablation(stores: Sequence[Path], config: TableConfig) -> Table:
         for setting, chosen in _ablated(table, store, l2).items():
             figure = paper.ablation_figure(setting, model, benchmark)
             rows.append(_row(setting, store.path, store.path, chosen, figure))
+        for setting, chosen in _of_rules(table, config).items():
+            rows.append(_row(setting, store.path, store.path, chosen))
     notes = [
         "AUC and AP of a continuous score do not depend on the threshold: what a threshold changes "
         "is the localized (the lowest score below it) and the binary score. The paper does not say "
@@ -130,7 +135,7 @@ def _ablated(table: pd.DataFrame, store: FeatureStore, l2: float) -> dict[str, p
     """The experiments of each row of the ablation, one a draw."""
     # Rows of a fixed threshold have no κ.
     full = table[(table["scorer"] == "logistic") & (table["l2"] == l2)]
-    at_fixed = _at_choice(full[full["kappa"].isna()])
+    at_fixed = _at_choice(full[full["kappa"].isna() & full["target_far"].isna()])
     adaptive = table[table["kappa"].notna()]
     full = full[full["kappa"].notna()]
     last = max(store.layers)
@@ -172,8 +177,10 @@ def keyframes(stores: Sequence[Path], config: TableConfig) -> Table:
     for store in opened:
         number = of_store[store]
         figure = paper.keyframes_figure(number, _paper_model(store), _benchmark(store, config))
-        own = _at_choice(table[table["store"] == str(store.path)])
-        rows.append(_row(f"K = {number}", store.path, store.path, own, figure))
+        own = table[table["store"] == str(store.path)]
+        rows.append(_row(f"K = {number}", store.path, store.path, _at_choice(own), figure))
+        for rule, chosen in _of_rules(own, config).items():
+            rows.append(_row(f"K = {number}, {rule}", store.path, store.path, chosen))
     return _finish("keyframes", rows, opened, config, sweeps.warnings)
 
 
@@ -218,22 +225,38 @@ def _at_choice(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["is_dlsp_choice"]]
 
 
+def _of_rules(table: pd.DataFrame, config: TableConfig) -> dict[str, pd.DataFrame]:
+    """The experiments of the rules that were asked for, each under its name in the table."""
+    adaptive = table[(table["scorer"] == "logistic") & table["kappa"].notna()]
+    adaptive = adaptive[adaptive["l2"] == config.sweep.l2s[0]]
+    return {f"rule {rule}": adaptive[adaptive["rule"] == rule] for rule in config.sweep.rules}
+
+
 def _row(
-    setting: str, train: Path, test: Path, table: pd.DataFrame, figure: paper.Figure | None
+    setting: str, train: Path, test: Path, table: pd.DataFrame, figure: paper.Figure | None = None
 ) -> dict[str, Any]:
     """Mean and deviation over the draws of the chosen experiments."""
-    assert table["seed"].is_unique, f"{setting}: more than one experiment a draw"
+    assert table["draw"].is_unique, f"{setting}: more than one experiment a draw"
     row: dict[str, Any] = {
         "setting": setting,
         "train": str(train),
         "test": str(test),
-        "layers": ", ".join(map(str, sorted(set(table["layer"])))),
+        "layers": _layers(table["layers"]),
         "num_draws": len(table),
     }
     for metric in METRICS:
         row |= {metric: table[metric].mean(), f"{metric}_std": table[metric].std()}
+    row["auc_se"] = np.sqrt((table["auc_se"] ** 2).mean())
+    row["auc_total_se"] = total_error(table)
     value, metric = figure or (np.nan, "")
     return row | {"paper": value, "paper_metric": metric}
+
+
+def _layers(texts: pd.Series) -> str:
+    """The layers of all draws, in words: ``3, 5``, or ``3-5; 4-6`` where several are read."""
+    found = sorted({tuple(map(int, text.split(","))) for text in texts})
+    between = "; " if any(len(layers) > 1 for layers in found) else ", "
+    return between.join(map(layer_list, found))
 
 
 def _finish(
@@ -245,8 +268,12 @@ def _finish(
 ) -> Table:
     """Write the table with its notes."""
     frame = pd.DataFrame(rows)
-    draws = f"{len(config.sweep.seeds)} few-shot draw(s)"
-    all_notes = [f"Percent, mean ± deviation over {draws}; DLSP's layer may differ between them."]
+    draws = f"{frame['num_draws'].max()} few-shot draw(s)"
+    all_notes = [
+        f"Percent, mean ± deviation over {draws}; DLSP's layer may differ between them.",
+        "AUC's total error is the standard error of one draw's, from the draws and the test videos "
+        "together.",
+    ]
     all_notes += dict.fromkeys(notes)
     if frame["paper"].isna().all():
         all_notes.append(

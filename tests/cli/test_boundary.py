@@ -35,6 +35,7 @@ COMMANDS = [
     "manifest ucf-crime --annotations UCF --lengths BAD --out OUT.csv",
     "manifest xd-violence --annotations BAD --out OUT.csv",
     "manifest shanghaitech --masks BAD --out OUT.csv",
+    "manifest msad --annotations BAD --out OUT.csv",
     "manifest events BAD --out OUT.csv",
     "manifest events EVENTS --lengths BAD --out OUT.csv",
     "extract BAD OUT.zarr --model MODEL",

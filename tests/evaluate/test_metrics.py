@@ -129,3 +129,72 @@ def test_frames_are_counted_per_segment(seed, step):
     stops = np.minimum(starts + step, num_frames)
     expected = [truth[a:b].sum() for a, b in zip(starts, stops, strict=True)]
     assert anomalous_frame_counts(starts, stops, ranges).tolist() == expected
+
+
+def sampled_videos(rng, num_videos):
+    """Videos of one population: lengths, effects of the video and anomalies differ."""
+    scores, anomalous, video = [], [], []
+    for index in range(num_videos):
+        length = int(rng.integers(5, 40))
+        is_anomalous = np.zeros(length, dtype=bool)
+        if index % 2:
+            start = int(rng.integers(0, length))
+            is_anomalous[start : start + int(rng.integers(1, max(2, length // 2)))] = True
+        effect = rng.normal(0, 0.7) + 0.5 * (index % 2)
+        scores.append(effect + 0.7 * rng.normal(size=length) + is_anomalous)
+        anomalous.append(24 * is_anomalous)
+        video.append(np.full(length, index))
+    anomalous = np.concatenate(anomalous)
+    return Ranking(np.concatenate(scores), anomalous, 24 - anomalous, np.concatenate(video))
+
+
+@given(st.integers(0, 100_000))
+def test_the_error_of_an_auc_is_the_derivative_by_each_videos_weight(seed):
+    """The influence of each video against finite differences of the weighted AUC."""
+    scores, anomalous, normal, video = random_segments(seed)
+    assume(anomalous.sum() and normal.sum() and video.max() == 5)
+    ranking = Ranking(scores, anomalous, normal, video)
+    step, influence = 1e-6, []
+    for index in range(6):
+        weights = np.ones(6)
+        weights[index] += step
+        more = ranking.metrics(weights).auc
+        weights[index] -= 2 * step
+        influence.append((more - ranking.metrics(weights).auc) / (2 * step))
+    expected = np.sqrt(6 / 5 * np.sum(np.square(influence)))
+    assert ranking.auc_standard_error() == pytest.approx(expected, abs=1e-6)
+
+
+def test_for_videos_of_one_frame_the_error_is_delongs():
+    """DeLong, DeLong and Clarke-Pearson (1988), but for V/(V-1) in place of each class's own."""
+    rng = np.random.default_rng(0)
+    scores = np.concatenate([rng.normal(1, 1, 300), rng.normal(0, 1, 300)])
+    anomalous = np.repeat([1, 0], 300)
+    ranking = Ranking(scores, anomalous, 1 - anomalous, np.arange(600))
+    wins = scores[:300, None] > scores[None, 300:]
+    delong = wins.mean(axis=1).var(ddof=1) / 300 + wins.mean(axis=0).var(ddof=1) / 300
+    assert ranking.auc_standard_error() == pytest.approx(np.sqrt(delong), rel=0.005)
+
+
+@pytest.mark.slow
+def test_the_interval_of_an_auc_covers_it_with_30_videos_where_percentiles_do_not():
+    """The population's own AUC is known from 4,000 of its videos."""
+    rng = np.random.default_rng(1)
+    truth = sampled_videos(rng, 4000).metrics().auc
+    covered = {"logit-t": 0, "bootstrap": 0}
+    for trial in range(400):
+        ranking = sampled_videos(rng, 30)
+        for name, interval in (
+            ("logit-t", ranking.auc_interval()),
+            ("bootstrap", ranking.bootstrap(200, trial)["auc"]),
+        ):
+            covered[name] += interval.low <= truth <= interval.high
+    assert covered["bootstrap"] < covered["logit-t"]
+    assert 0.925 <= covered["logit-t"] / 400 <= 0.985
+
+
+def test_a_ranking_without_a_mistake_has_no_interval():
+    ranking = Ranking(np.array([0.9, 0.1]), np.array([5, 0]), np.array([0, 5]), np.array([0, 1]))
+    assert ranking.metrics().auc == 1
+    assert ranking.auc_interval() is None
+    assert ranking.auc_standard_error() == 0

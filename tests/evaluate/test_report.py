@@ -214,3 +214,58 @@ def test_hundreds_of_videos_keep_the_page_small(tmp_path):
     page = render(tmp_path, make_content(videos=videos))
     assert len(page_data(page)["videos"]) == 800
     assert len(page) < 4_000_000
+
+
+def test_events_and_whole_videos_are_on_the_page_with_their_definitions(tmp_path):
+    point = {"threshold": 0.25, "num_found": 7, "recall": 0.875, "num_false_alarms": 3}
+    point |= {"false_alarms_per_hour": 5.94, "delay_seconds": {"mean": 2.0, "median": 1.25}}
+    unknown = point | {"false_alarms_per_hour": None, "delay_seconds": None}
+    unknown["delay_frames"] = {"mean": 30.0, "median": 26.0}
+    areas = {"auc": 0.915, "ap": 0.925, "auc_ci": [0.9, 0.93], "ap_ci": None}
+    at = {"0.5": 0.125, "mean": 0.25}
+    metrics = make_metrics() | {
+        "video_level": {"maximum": areas, "mean": areas},
+        "tpr_at_fpr": {"0.01": 0.196, "0.05": None},
+        "partial_auc": {"0.01": 0.563, "0.05": float("nan")},
+        "map_at_iou": at,
+        "map_at_iou_by_category": {"mean": at, "categories": {EVIL: at}},
+        "events": {
+            "num_events": 8,
+            "normal_hours": 0.505,
+            "at_threshold": unknown,
+            "at_false_alarms_per_hour": {"1": None, "6": point, "60": point},
+            "at_false_positive_rate": {"0.01": point, "0.05": None},
+        },
+    }
+    page = render(tmp_path, make_content(metrics=metrics))
+    text = " ".join(re.sub(r"<[^>]*>", " ", page.split("<script")[0]).split())
+    assert "its maximum 0.915 0.900–0.930 0.925" in text
+    assert "above T 0.250 7 0.875 3 – 26 frames" in text
+    assert "at 6 false alarms an hour 0.250 7 0.875 3 5.9 1.2 s" in text
+    assert "at 1 false alarms an hour – – – – – –" in text
+    assert "up to 1 % 0.196 0.563 up to 5 % – –" in text
+    assert "8 events, 0.51 hours of normal frames" in text
+    assert "An event is an annotation; an alarm is a longest run" in text
+    assert "the share of the normal videos' frames above T" in text
+    assert "<script>alert" not in page
+
+
+def test_results_of_an_older_hiprobe_show_no_empty_tables(tmp_path):
+    assert "Events and alarms" not in render(tmp_path, make_content())
+
+
+def test_without_labels_of_frames_the_page_is_about_whole_videos(tmp_path):
+    areas = {"auc": 0.915, "ap": 0.925, "auc_ci": [0.9, 0.93], "ap_ci": None}
+    metrics = make_metrics() | {"video_level": {"maximum": areas, "mean": areas}}
+    metrics |= {"num_anomalous_frames": None, "num_anomalous_videos": 1}
+    videos = [
+        make_video("missed", (0.1, 0.2), (), label="anomalous", has_frame_labels=False),
+        make_video("calm", (0.1, 0.7), (), has_frame_labels=False),
+    ]
+    page = render(tmp_path, make_content(metrics=metrics, videos=videos, has_frame_labels=False))
+    assert '<p class="big">0.915</p>' in page
+    for absent in ('id="roc"', 'id="pr"', "Controls", "Events and alarms", "F1 at T"):
+        assert absent not in page
+    assert [video.error for video in videos] == pytest.approx([0.8, 0.7])
+    assert page.index("<h3>missed") < page.index("<h3>calm")
+    assert 'class="tag anomalous"' in page

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from hiprobe.manifest.benchmarks import shanghaitech, ucf_crime, xd_category, xd_violence
+from hiprobe.manifest.benchmarks import msad, ucf_crime, xd_category, xd_violence
+from hiprobe.manifest.shanghaitech import shanghaitech
 from hiprobe.store import ManifestError, read_manifest, write_manifest
 
 
@@ -139,3 +140,136 @@ def test_lengths_that_are_no_lengths_are_refused(tmp_path, row):
         ManifestError, match=r"1 wrong lengths|expected CSV video_id,num_frames,fps"
     ):
         ucf_crime(tmp_path / "a.txt", lengths=tmp_path / "l.csv")
+
+
+def test_lengths_need_no_frame_rate(tmp_path):
+    (tmp_path / "l.csv").write_text("video_id,num_frames\na,9\n")
+    (tmp_path / "a.txt").write_text("a.mp4  Abuse  1  5  -1  -1\n")
+    (record,) = ucf_crime(tmp_path / "a.txt", lengths=tmp_path / "l.csv").records
+    assert (record.num_frames, record.fps) == (9, None)
+
+
+def test_msad_totals(shared_data, tmp_path):
+    folder = shared_data / "annotations"
+    manifest = msad(folder / "msad_temporal.txt", lengths=folder / "msad_test_lengths.csv")
+    num_videos, frames, anomalous, _ = totals(manifest.records)
+    # 33,619 if the last frames did not belong to the intervals.
+    assert (num_videos, frames, anomalous) == (240, 146_408, 33_671)
+    assert sum(record.label == "normal" for record in manifest.records) == 120
+    by_id = {record.video_id: record for record in manifest.records}
+    assert by_id["Object_falling_4"].category == "Object_falling"
+    assert by_id["Object_falling_4"].annotations == ((85, 201),)
+    assert by_id["Object_falling_3"].annotations == ((1, 890),)
+    assert manifest.warnings == [
+        "68 intervals end one frame beyond their video's last one, clipped: the file may count "
+        "from 1"
+    ]
+    write_manifest(tmp_path / "manifest.csv", manifest.records)
+    assert totals(read_manifest(tmp_path / "manifest.csv")) == totals(manifest.records)
+
+
+def test_msad_names_tell_the_label_of_training_videos(tmp_path):
+    (tmp_path / "a.txt").write_text("Fire_1.mp4  Fire  5  9  -1  -1\n")
+    (tmp_path / "t.txt").write_text("MSAD_normal_training_2.mp4\nPeople_falling_11.mp4\n")
+    _, *train = msad(tmp_path / "a.txt", train_list=tmp_path / "t.txt").records
+    assert [(r.label, r.category, r.split) for r in train] == [
+        ("normal", "", "train"), ("anomalous", "People_falling", "train"),
+    ]  # fmt: skip
+    (tmp_path / "a.txt").write_text("MSAD_normal_testing_1.mp4  MSAD  5  9  -1  -1\n")
+    with pytest.raises(ManifestError, match="is normal by its name, but has an interval"):
+        msad(tmp_path / "a.txt")
+
+
+def weak_lists(shared_data, tmp_path):
+    """Lists in the published forms: real masks' videos, and normal ones to the right totals."""
+    masks = shared_data / "annotations/shanghaitech_test_frame_labels.npz"
+    with np.load(masks) as content:
+        names = sorted(content.files)
+        spans = {name: np.flatnonzero(content[name])[[0, -1]] for name in names}
+        lengths = {name: len(content[name]) for name in names}
+    train = [f"SHANGHAI_TRAIN/frames/{name} 0 {lengths[name]} 1" for name in names[:63]]
+    train += [f"SHANGHAI_TRAIN/frames/01_{i:03} 0 500 0" for i in range(175)]
+    test = [
+        f"SHANGHAI_Test/frames/{name} {lengths[name]} 1 {spans[name][0]} {spans[name][1]}"
+        for name in names[63:]
+    ]
+    test += [f"SHANGHAI_Test/frames/02_{i:03} 765 0 0 765" for i in range(155)]
+    (tmp_path / "train.txt").write_text("\n".join(train))
+    (tmp_path / "test.txt").write_text("\n".join(test))
+    return masks
+
+
+def test_shanghaitechs_split_for_weak_supervision(shared_data, tmp_path):
+    masks = weak_lists(shared_data, tmp_path)
+    manifest = shanghaitech(
+        masks, train_list=tmp_path / "train.txt", test_list=tmp_path / "test.txt"
+    )
+    assert manifest.warnings == []
+    counted = {
+        (split, label): sum((r.split, r.label) == (split, label) for r in manifest.records)
+        for split in ("train", "test")
+        for label in ("normal", "anomalous")
+    }
+    assert [*counted.values()] == [175, 63, 155, 44]
+    # All of the 107 videos have their own frames, gaps included.
+    assert sum(b - a for r in manifest.records for a, b in r.annotations) == 17_326
+    assert sum(r.num_frames or 0 for r in manifest.records) == 40_791
+    write_manifest(tmp_path / "m.csv", manifest.records)
+    assert len(read_manifest(tmp_path / "m.csv")) == 437
+
+
+def test_the_other_form_of_the_lists_and_wrong_ones(shared_data, tmp_path):
+    masks = weak_lists(shared_data, tmp_path)
+    (tmp_path / "short.txt").write_text("01_0015,1,764\n01_001,0,764\n09_0001,1\n")
+    manifest = shanghaitech(
+        masks, train_list=tmp_path / "train.txt", test_list=tmp_path / "test.txt"
+    )
+    (tmp_path / "t.txt").write_text("08_001,0\n")
+    manifest = shanghaitech(masks, train_list=tmp_path / "t.txt", test_list=tmp_path / "short.txt")
+    by_id = {record.video_id: record for record in manifest.records}
+    assert by_id["01_0015"].annotations == ((86, 374),)
+    said = "\n".join(manifest.warnings)
+    assert "t.txt: 1 normal and 0 anomalous videos, the split has 175 and 63" in said
+    assert "106 masks are of videos in neither list" in said
+    assert "1 anomalous test videos have no annotations, for example 09_0001" in said
+    for text, message in {
+        "01_0015,0": r"1 wrong labels:\n  01_0015: normal here, anomalous by its mask",
+        "01_0015 433 1 90 80": "line 1: expected `FOLDER/NAME start stop label`",
+        "01_0015": "line 1: expected `FOLDER/NAME start stop label`",
+        "08_001,0": "listed more than once",
+    }.items():
+        (tmp_path / "wrong.txt").write_text(text)
+        with pytest.raises(ManifestError, match=message):
+            shanghaitech(masks, train_list=tmp_path / "t.txt", test_list=tmp_path / "wrong.txt")
+    (tmp_path / "span.txt").write_text("x/01_0015 433 1 90 373\n")
+    manifest = shanghaitech(masks, train_list=tmp_path / "t.txt", test_list=tmp_path / "span.txt")
+    assert any(
+        "frames 90:374 here, 86:374 by its mask, which counts" in w for w in manifest.warnings
+    )
+    with pytest.raises(ManifestError, match="expected --train-list too"):
+        shanghaitech(masks, test_list=tmp_path / "t.txt")
+
+
+def test_a_lists_span_counts_where_there_is_no_mask(tmp_path):
+    np.savez(tmp_path / "masks.npz", **{"01_0015": np.array([0, 1, 1, 0])})
+    (tmp_path / "train.txt").write_text("a/01_002 0 40 0\n")
+    (tmp_path / "test.txt").write_text("b/01_0016 433 1 86 373\n")
+    manifest = shanghaitech(
+        tmp_path / "masks.npz", train_list=tmp_path / "train.txt", test_list=tmp_path / "test.txt"
+    )
+    assert [r.annotations for r in manifest.records] == [(), ((86, 374),)]
+
+
+def test_archives_that_hold_no_masks_are_refused(tmp_path):
+    (tmp_path / "a.npz").write_text("no archive")
+    with pytest.raises(ManifestError, match="cannot be read as an archive of masks"):
+        shanghaitech(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", a=np.zeros((2, 2)), b=np.array([None, 1], dtype=object))
+    with pytest.raises(ManifestError, match="2 wrong masks"):
+        shanghaitech(tmp_path / "b.npz")
+    np.savez(tmp_path / "c.npz", a=np.ones(50, dtype=np.uint8))
+    content = bytearray((tmp_path / "c.npz").read_bytes())
+    content[-200:-150] = bytes(50)
+    (tmp_path / "c.npz").write_bytes(content)
+    with pytest.raises(ManifestError, match=r"wrong masks|archive of masks|no masks"):
+        shanghaitech(tmp_path / "c.npz")

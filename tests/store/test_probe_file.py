@@ -8,7 +8,7 @@ import pytest
 from scipy.special import expit
 
 from hiprobe.store import Probe
-from hiprobe.store.probe_members import Member
+from hiprobe.store.probe_members import Member, layer_list, read_logits
 from hiprobe.store.scorers import fit_scorer
 
 
@@ -88,3 +88,22 @@ def test_all_layers_of_the_largest_models_fit_into_the_file(tmp_path):
     probe.save(tmp_path / "probe.json")
     assert Probe.load(tmp_path / "probe.json").layers_read == tuple(range(81))
     assert (tmp_path / "probe.json").stat().st_size < 2**25
+
+
+def test_ensembles_are_scored_from_one_read_of_each_layer(members, states):
+    reads = []
+
+    def read(layer):
+        reads.append(layer)
+        yield from np.split(states[layer], [7, 30])
+
+    both, first, second = read_logits([members, members[:1], members[1:]], read)
+    assert reads == [2, 5]
+    np.testing.assert_allclose(both, probe_of(members).logits(states), rtol=1e-14)
+    np.testing.assert_array_equal(first, members[0].logits(states[2]))
+    np.testing.assert_array_equal(second, members[1].logits(states[5]))
+
+
+def test_layers_are_written_as_they_are_asked_for():
+    assert layer_list([20]) == "20"
+    assert layer_list((24, 0, 8, 16, 17, 18)) == "0,8,16-18,24"

@@ -32,6 +32,7 @@ def store(make_store):
 
 def grid(store, **options):
     defaults = {"fractions": (0.5, 0.75), "seeds": (0, 1), "kappas": (0.0, 0.2)}
+    defaults["scorers"] = ("logistic", "svm", "distance")
     return SweepConfig(stores=(store,), **(defaults | options))
 
 
@@ -391,3 +392,19 @@ def test_a_named_scorer_takes_part_in_a_sweep_as_probe_fits_it(store, tmp_path):
     row = table[(table.fraction == 0.5) & (table.seed == 1) & (table.kappa == 0.2)].iloc[0]
     assert row.auc == pytest.approx(metrics["smoothed"]["auc"], abs=1e-12)
     assert row.f1 == pytest.approx(metrics["f1"], abs=1e-12)
+
+
+def test_thresholds_for_rates_of_false_alarms_are_those_of_probe(store, tmp_path):
+    config = grid(
+        store, scorers=("logistic",), layers=(2, 3), fractions=(1.0,), seeds=(0,),
+        kappas=(0.2,), rules=("all",), target_fars=(0.05, 0.2),
+    )  # fmt: skip
+    table = run_sweep(config, tmp_path / "sweep.csv")
+    for layer, rows in ((3, table[table.layer == 3]), ((2, 3), table[table["rule"] == "all"])):
+        own = rows.set_index("target_far")["threshold"]
+        for rate in (0.05, 0.2):
+            probe = run_probe(ProbeConfig(store, layer=layer, target_far=rate))
+            assert own[rate] == pytest.approx(probe.threshold["value"], abs=1e-9), layer
+    assert table["target_far"].isna().sum() == 3
+    with pytest.raises(HiProbeError, match="holds 9 of these experiments already"):
+        run_sweep(config, tmp_path / "sweep.csv", existing="append")

@@ -187,3 +187,19 @@ def test_stores_of_the_real_extractor_make_table_5(tmp_path, config):
     assert rows["setting"].tolist() == ["K = 2", "K = 4", "K = 8", "K = 16"]
     assert rows["auc"].between(0.3, 1).all()
     assert rows["auc"].nunique() == 4
+
+
+def test_rules_have_rows_of_their_own_in_every_table(make_store, tmp_path, config):
+    config = replace(config, sweep=replace(config.sweep, rules=("last", "all")))
+    rows = ablation([make_store()], config).rows.set_index("setting")
+    assert rows.loc["rule last", "auc"] == rows.loc["last layer", "auc"]
+    assert rows.loc["rule all", "layers"] == "1-4"
+    measured = [evaluated(make_store(name=f"{s}.zarr"), tmp_path, s, layer="all") for s in (0, 1)]
+    aucs = pd.Series([one["smoothed"]["auc"] for one in measured])
+    assert rows.loc["rule all", "auc"] == pytest.approx(aucs.mean(), abs=1e-9)
+    errors = [one["smoothed"]["auc_se"] for one in measured]
+    total = np.sqrt(aucs.var() + np.mean(np.square(errors)))
+    assert rows.loc["rule all", "auc_total_se"] == pytest.approx(total, abs=1e-9)
+    text = (config.out / "ablation.md").read_text()
+    assert "AUC's total error" in text.splitlines()[0]
+    assert "deviation over 2 few-shot draw(s)" in text
