@@ -6,7 +6,7 @@ OUT ?= demo-output
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types format bench-l2 bench-extract bench-probe bench-evaluate stress-kill stress-damage \
+.PHONY: help install demo test check lint types format bench-l2 bench-intervals bench-extract bench-probe bench-evaluate stress-kill stress-damage \
 	stress-full-disk stress-long bench-demo-model demo-model clean
 
 help: ## List the targets
@@ -45,6 +45,9 @@ format: install ## Format the code and mend what ruff can mend
 
 bench-l2: install ## Held-out AUC of the scorer's L2 strengths on the demo's store
 	$(BIN)/python benchmarks/l2_strength.py $(OUT)/features.zarr
+
+bench-intervals: install ## How often the intervals of AUC and AP hold the truth
+	$(BIN)/python benchmarks/interval_coverage.py
 
 bench-extract: install ## Extraction against bare forward passes and the usual loops
 	$(BIN)/python benchmarks/extract_speed.py

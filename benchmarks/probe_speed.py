@@ -199,7 +199,7 @@ def time_sweep(folder: Path) -> float:
     config = SweepConfig(
         stores=(path,), scorers=("logistic",), fractions=(0.5,), seeds=tuple(range(num_seeds))
     )
-    ours = _seconds(lambda: run_sweep(config, folder / "sweep.csv"))
+    ours = _seconds(lambda: run_sweep(config, folder / "sweep.csv", existing="replace"))
     # The loop's experiments all cost the same: some of them are timed.
     num_timed = 6
     loop = _seconds(lambda: [_loop_experiment(store, files, 1 + seed) for seed in range(num_timed)])

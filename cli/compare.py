@@ -36,8 +36,8 @@ def compare(
         typer.Option(
             parser=_setting,
             metavar="SETTING",
-            help="Of a sweep with --keep-scores: compare this setting A, such as layer=12 or "
-            "rule=last,scorer=svm, over all draws.",
+            help="Compare two settings of a sweep with --keep-scores over all draws: this one, A, "
+            "such as layer=12 or rule=last,scorer=svm.",
         ),
     ] = None,
     and_: Annotated[

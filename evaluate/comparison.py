@@ -147,14 +147,20 @@ def compare_all(
     results = [Results.read(folder) for folder in folders]
     videos = common_videos(results, scores, only_common)
     rankings = [rank_results(one, SCORES[scores], videos) for one in results]
-    points = [_values(ranking, None) for ranking in rankings]
-    if any(point is None for point in points):
+
+    def measure(weights: np.ndarray | None) -> np.ndarray | None:
+        values = [_values(ranking, weights) for ranking in rankings]
+        # One class only, and of all results: their ground truth is the same.
+        return None if values[0] is None else np.array(values)
+
+    points = measure(None)
+    if points is None:
         raise HiProbeError(
             f"{folders[0]}: AUC and AP are undefined on these {len(videos)} videos: their frames "
             "are of one class only."
         )
-    draws = _resampled(rankings, len(videos), num_resamples, seed, on_resample)
-    compared = _compared(pairs, np.array(points), draws)
+    draws = resample_videos(measure, len(videos), num_resamples, seed, on_resample)
+    compared = _compared(pairs, points, draws)
     return {
         "pairs": [
             {"a": a, "b": b} | {metric: one.to_json() for metric, one in of_pair.items()}
@@ -171,23 +177,36 @@ def compare_all(
     }
 
 
-def _resampled(
-    rankings: Sequence[Ranking],
+def resample_videos(
+    measure: Callable[[np.ndarray], np.ndarray | None],
     num_videos: int,
     num_resamples: int,
     seed: int,
     on_resample: Callable[[int, int], None],
 ) -> np.ndarray:
-    """Metrics of the same drawn videos, of all results: (resample, result, metric) float64."""
+    """Measure videos drawn with replacement, all of what is compared on the same ones.
+
+    Parameters
+    ----------
+    measure : callable
+        Of each video's weight, (video,) float64; None where the areas are undefined: such a
+        resample is left out.
+    num_videos, num_resamples, seed : int
+    on_resample : callable
+        Called with (resamples done, resamples).
+
+    Returns
+    -------
+    (resample, …) float64
+        What `measure` gave.
+    """
     rng = np.random.default_rng(seed)
     draws = []
     for done in range(num_resamples):
         # The same videos for all: what is hard for all cancels out of a difference.
         drawn = rng.integers(num_videos, size=num_videos)
-        weights = np.bincount(drawn, minlength=num_videos).astype(np.float64)
-        values = [_values(ranking, weights) for ranking in rankings]
-        # A resample may hold one class only; its areas are undefined, and of all results.
-        if values[0] is not None:
+        values = measure(np.bincount(drawn, minlength=num_videos).astype(np.float64))
+        if values is not None:
             draws.append(values)
         on_resample(done + 1, num_resamples)
     return np.array(draws)

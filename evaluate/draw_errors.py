@@ -1,4 +1,4 @@
-"""How much a result would differ with other training videos, and with other videos of both kinds."""
+"""How much a result would differ with other training videos, and with other test videos too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Further few-shot draws of a probe's recipe: what another choice of training videos would score."""
+"""Further few-shot draws of a probe's recipe: what another choice of videos would score."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
-from hiprobe.evaluate.comparison import VISIBLE_ERRORS
+from hiprobe.evaluate.comparison import VISIBLE_ERRORS, resample_videos
 from hiprobe.evaluate.metrics import METRICS, Ranking
 from hiprobe.store import HiProbeError
 from hiprobe.sweep.kept_scores import KeptScores, folder_of
@@ -84,7 +84,12 @@ def compare_settings(
     rankings, num_videos = _rankings(path, [one.loc[common] for one in experiments])
     points = _metrics(rankings, None)
     assert points is not None, "a sweep has frames of both classes"
-    draws = _resampled(rankings, num_videos, num_resamples, seed, on_resample)
+
+    def mean_difference(weights: np.ndarray) -> np.ndarray | None:
+        values = _metrics(rankings, weights)
+        return None if values is None else (values[1] - values[0]).mean(axis=0)
+
+    draws = resample_videos(mean_difference, num_videos, num_resamples, seed, on_resample)
     return {
         metric: _difference(points[..., i], draws[:, i], num_videos)
         for i, metric in enumerate(METRICS)
@@ -166,25 +171,6 @@ def _metrics(rankings: list[list[Ranking]], weights: np.ndarray | None) -> np.nd
             return None
         values.append([getattr(metrics, name) for name in METRICS])
     return np.array(values).reshape(len(rankings), -1, len(METRICS))
-
-
-def _resampled(
-    rankings: list[list[Ranking]],
-    num_videos: int,
-    num_resamples: int,
-    seed: int,
-    on_resample: Callable[[int, int], None],
-) -> np.ndarray:
-    """Mean over draws of B − A on resampled test videos: (resample, metric) float64."""
-    rng = np.random.default_rng(seed)
-    means = []
-    for done in range(num_resamples):
-        drawn = rng.integers(num_videos, size=num_videos)
-        values = _metrics(rankings, np.bincount(drawn, minlength=num_videos).astype(np.float64))
-        if values is not None:
-            means.append((values[1] - values[0]).mean(axis=0))
-        on_resample(done + 1, num_resamples)
-    return np.array(means)
 
 
 def _difference(points: np.ndarray, means: np.ndarray, num_videos: int) -> dict[str, Any]:
