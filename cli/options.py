@@ -198,8 +198,8 @@ LayerChoice = Annotated[
         parser=_layer_choice,
         metavar="LAYERS",
         help="Read this layer, such as 20; or several, such as 12-20 or 8,16, whose log odds are "
-        f"averaged; or let one of the rules {', '.join(LAYER_RULES)} choose. auto is dlsp, the "
-        "paper's.",
+        f"averaged; or let one of the rules {', '.join(LAYER_RULES)} choose. auto is "
+        "upper-half; the paper's rule is dlsp.",
     ),
 ]
 Mil = Annotated[

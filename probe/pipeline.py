@@ -18,7 +18,6 @@ from hiprobe.probe.fit import Fit
 from hiprobe.probe.layer_rules import (
     DEFAULT_RULE,
     LAYER_RULES,
-    RULE_WITHOUT_ANOMALIES,
     LayerRule,
     RuleSamples,
     layer_rule,
@@ -181,17 +180,15 @@ def run_probe(
 
 
 def _rule_name(config: ProbeConfig, samples: Samples) -> str | None:
-    """Which rule chooses the layers; without anomalous samples, one that needs none.
+    """Which rule chooses the layers.
 
     Raises
     ------
     HiProbeError
-        The rule that is asked for cannot do without them.
+        It cannot do without anomalous samples, and there are none.
     """
     if samples.is_anomalous.any() or config.rule is None:
         return config.rule
-    if config.layer is None:
-        return RULE_WITHOUT_ANOMALIES
     if layer_rule(config.rule).needs_anomalies or config.mil:
         without = ", ".join(name for name, one in LAYER_RULES.items() if not one.needs_anomalies)
         raise HiProbeError(

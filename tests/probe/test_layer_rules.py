@@ -144,12 +144,12 @@ def test_a_layer_that_is_salient_in_some_resamples_only_loses():
 
 def test_the_rule_and_its_layers_are_in_the_probe(make_store):
     path = make_store()
-    assert DEFAULT_RULE == "dlsp"
-    by_default = run_probe(ProbeConfig(path))
-    assert by_default.training["layer_choice"] == "dlsp"
-    assert by_default == run_probe(ProbeConfig(path, layer="dlsp"))
-    half = run_probe(ProbeConfig(path, layer="upper-half"))
-    assert (half.training["layer_choice"], half.layers_read) == ("upper-half", (3, 4))
+    half = run_probe(ProbeConfig(path))
+    assert (half.training["layer_choice"], half.layers_read) == (DEFAULT_RULE, (3, 4))
+    assert half == run_probe(ProbeConfig(path, layer="upper-half"))
+    papers = run_probe(ProbeConfig(path, layer="dlsp"))
+    assert papers.training["layer_choice"] == "dlsp"
+    assert papers.layer == max(range(1, 5), key=papers.layers["saliency"].__getitem__)
     given = run_probe(ProbeConfig(path, layer=(4, 2)))
     assert (given.training["layer_choice"], given.layers_read) == ("fixed", (2, 4))
     with pytest.raises(HiProbeError, match="the layer rule is 'best', expected dlsp, last"):
