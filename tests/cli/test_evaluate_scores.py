@@ -21,7 +21,17 @@ def run(tmp_path, monkeypatch):
             VideoRecord("b", "b.mp4", "test", "normal", "", (), 37, 10.0),
         ]
         write_manifest("m.csv", records)
-        arguments = ["evaluate-scores", "s.npy", "m.csv", "r", "--resamples", "0", *options]
+        arguments = [
+            "evaluate-scores",
+            "s.npy",
+            "m.csv",
+            "r",
+            "--resamples",
+            "0",
+            "--sigma",
+            "0",
+            *options,
+        ]
         return CliRunner().invoke(app, arguments)
 
     return call

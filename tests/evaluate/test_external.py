@@ -8,7 +8,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from hiprobe.evaluate.external import ScoresConfig, run_evaluate_scores
 from hiprobe.evaluate.score_rows import read_rows
 from hiprobe.evaluate.test_set import Convention
-from hiprobe.manifest.benchmarks import ucf_crime, xd_violence
+from hiprobe.manifest.benchmarks import msad, ucf_crime, xd_violence
 from hiprobe.store import HiProbeError, ManifestError, VideoRecord, write_manifest
 
 BENCHMARKS = {"ucf_crime": ucf_crime, "xd_violence": xd_violence}
@@ -175,30 +175,19 @@ def test_one_class_is_undefined_not_half(job, tmp_path):
 
 
 def test_the_published_scores_of_vadtree_on_msad(shared_data, tmp_path):
-    """The figures of their own result file; ends of annotations are inclusive."""
+    """The figures of their own result file; its manifest has the inclusive ends half-open."""
     folder = shared_data / "annotations"
-    lengths = pd.read_csv(folder / "msad_test_lengths.csv").set_index("video_id")
-    records = []
-    for line in (folder / "msad_temporal.txt").read_text().splitlines():
-        name, category, *numbers = line.split()
-        video_id = name.removesuffix(".mp4")
-        pairs = zip(map(int, numbers[::2]), map(int, numbers[1::2]), strict=True)
-        ranges = tuple(pair for pair in pairs if pair[0] >= 0)
-        label = "anomalous" if ranges else "normal"
-        length = int(lengths["num_frames"][video_id])
-        category = category if ranges else ""
-        records.append(VideoRecord(video_id, name, "test", label, category, ranges, length))
+    records = msad(folder / "msad_temporal.txt", lengths=folder / "msad_test_lengths.csv").records
     write_manifest(tmp_path / "m.csv", records)
-    config = ScoresConfig(
-        shared_data / "scores/vadtree_msad_ensemble.csv", tmp_path / "m.csv", tmp_path / "r",
-        num_resamples=0, convention=Convention(ends="inclusive"),
-    )  # fmt: skip
-    metrics = run_evaluate_scores(config)
-    assert metrics["num_videos"] == 240
+    scores = shared_data / "scores/vadtree_msad_ensemble.csv"
+    metrics = run_evaluate_scores(
+        ScoresConfig(scores, tmp_path / "m.csv", tmp_path / "r", sigma=0, num_resamples=0)
+    )
     assert metrics["num_frames"] == 146_408
     assert metrics["smoothed"]["auc"] == pytest.approx(0.8932, abs=5e-5)
     assert metrics["smoothed"]["pr_auc_trapezoid"] == pytest.approx(0.7141, abs=5e-5)
-    assert metrics["num_anomalous_videos"] == 120
-    assert set(metrics["map_at_iou_by_category"]["categories"]) == {
-        record.category for record in records if record.category
-    }
+    assert (metrics["num_videos"], metrics["num_anomalous_videos"]) == (240, 120)
+    assert metrics["events"]["num_events"] == sum(len(one.annotations) for one in records)
+    # No frame rates are published with it: alarms are counted, hours are not.
+    assert metrics["events"]["normal_hours"] is None
+    assert len(metrics["map_at_iou_by_category"]["categories"]) == 11

@@ -227,8 +227,8 @@ def test_one_class_is_undefined_not_half(config, tmp_path):
 
 def test_annotations_beyond_the_end_are_clipped_and_said(config, tmp_path):
     metrics = run_evaluate(other_labels(config, tmp_path, "anomalous", ((100, 9000),)))
-    assert len(metrics["warnings"]) == 12
-    assert "annotation ended at 9000, clipped to its" in metrics["warnings"][0]
+    clipped = [one for one in metrics["warnings"] if "annotation ended at 9000, clipped" in one]
+    assert len(clipped) == 12
 
 
 def test_annotations_beyond_the_video_are_listed(config, tmp_path):
@@ -262,7 +262,8 @@ def test_video_labels_alone_give_video_level_figures(config, tmp_path):
     found = metrics["video_level"]["maximum"]
     assert found["auc"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
     assert found["ap"] == pytest.approx(average_precision_score(truth, scores), abs=1e-12)
-    assert found["auc_ci"] is not None
+    # Six videos of each kind, all told apart: of AUC 1 only the resampled interval is known.
+    assert found["ap_ci"] == [1.0, 1.0]
     assert metrics["false_alarm_rate"] == with_frames["false_alarm_rate"]
     assert metrics["num_frames"] == with_frames["num_frames"]
     for name in ("f1", "events", "num_anomalous_frames", "equal_error_rate"):

@@ -72,7 +72,7 @@ def test_a_value_for_16_frames(job, is_folder):
 
 def test_frames_of_one_score_are_one_row_unless_they_are_smoothed(job):
     scores = np.repeat([0.2, 0.8, 0.3, 0.5], [10, 30, 20, 12])
-    config = job(scores)
+    config = job(scores, sigma=0)
     metrics = run_evaluate_scores(config)
     table = pd.read_csv(config.results / "scores.csv")
     assert table["stop_frame"].tolist() == [10, 40, 20, 32]
