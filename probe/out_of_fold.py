@@ -99,7 +99,7 @@ def held_out_segments(
     if only_top:
         labels = np.zeros(len(logits), dtype=bool)
         first_of = np.cumsum([0, *counts])
-        for index in np.flatnonzero((samples.labels == "anomalous").to_numpy()):
+        for index in np.flatnonzero((samples.labels == "anomalous").to_numpy()).tolist():
             own = np.arange(first_of[index], first_of[index + 1])
             labels[own[top_segments(logits[own])]] = True
     return HeldOutSegments(logits, labels, is_normal)

@@ -38,8 +38,15 @@ __all__ = [
 ]
 
 SEGMENT_COLUMNS = ("video_id", "segment", "start_frame", "stop_frame", "score", "smoothed")
+# What `hiprobe report --curves` writes.
+CURVES = ("roc", "precision_recall")
 # Files of an earlier evaluation that would be wrong beside new scores.
-STALE = ("metrics.json", "thumbnails.json", "report.html")
+STALE = (
+    "metrics.json",
+    "thumbnails.json",
+    "report.html",
+    *(f"{curve}.{kind}" for curve in CURVES for kind in ("csv", "pdf", "svg")),
+)
 
 
 @dataclass(frozen=True)

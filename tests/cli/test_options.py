@@ -190,7 +190,11 @@ def test_manifest_leaves_out_and_warns_alike_in_every_command(make_store, tmp_pa
         (["probe", store, probe], "2 train"),
         (["layers", store, tmp_path / "layers", "--draws", "2"], "2 train"),
         (["evaluate", store, probe, tmp_path / "results", "--resamples", "0"], "4 test"),
+        (["sweep", store, tmp_path / "sweep.csv", "--scorers", "logistic"], "2 train"),
+        (["table", "ablation", store, "--out", tmp_path / "tables", "--latex"], "2 train"),
     ):
         result = run(*command, "--manifest", manifest)
         assert result.exit_code == 0, result.output
-        assert f"warning: {left_out} videos of the store are not in m.csv" in said(result)
+        assert f"{left_out} videos of the store are not in m.csv" in said(result)
+    assert "wrote ablation.md, .csv, .json, .tex in" in said(result)
+    assert (tmp_path / "tables/ablation.tex").exists()

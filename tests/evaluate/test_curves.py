@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, roc_curve
 
-from hiprobe.evaluate.curves import write_curves
+from hiprobe.evaluate.curves import curve_points, write_curves
 from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
+from hiprobe.evaluate.test_set import Convention
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
 from hiprobe.store import FeatureStore, HiProbeError, VideoRecord, write_manifest
 from hiprobe.store.localization import DEFAULT_SIGMA
+from hiprobe.store.results import Results
 
 
 @pytest.fixture
@@ -85,3 +89,18 @@ def test_frames_of_one_class_have_no_curve(results, tmp_path):
     with pytest.raises(HiProbeError, match="frames are all of one class"):
         write_curves(config.results)
     assert not (config.results / "roc.csv").exists()
+
+
+def test_the_areas_are_the_metrics_whatever_the_convention_and_older_curves_go(results):
+    config, _ = results
+    write_curves(config.results)
+    convention = Convention("pad-16", "inclusive")
+    metrics = run_evaluate(replace(config, convention=convention))
+    assert not [*config.results.glob("roc.*"), *config.results.glob("precision_recall.*")]
+    roc, precision_recall = curve_points(Results.read(config.results))
+    roc = roc[roc["scores"] == "raw"]
+    area = np.trapezoid(roc["true_positive_rate"], roc["false_positive_rate"])
+    assert area == pytest.approx(metrics["raw"]["auc"], abs=1e-12)
+    own = precision_recall[precision_recall["scores"] == "raw"]
+    ap = np.diff(own["recall"], prepend=0.0) @ own["precision"]
+    assert ap == pytest.approx(metrics["raw"]["ap"], abs=1e-12)
