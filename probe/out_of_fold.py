@@ -99,9 +99,9 @@ def held_out_segments(
     if only_top:
         labels = np.zeros(len(logits), dtype=bool)
         first_of = np.cumsum([0, *counts])
-        for index in np.flatnonzero((samples.labels == "anomalous").to_numpy()).tolist():
-            own = np.arange(first_of[index], first_of[index + 1])
-            labels[own[top_segments(logits[own])]] = True
+        for video in np.flatnonzero((samples.labels == "anomalous").to_numpy()):
+            in_video = np.arange(first_of[video], first_of[video + 1])
+            labels[in_video[top_segments(logits[in_video])]] = True
     return HeldOutSegments(logits, labels, is_normal)
 
 

@@ -229,8 +229,8 @@ def _with_saliency(table: pd.DataFrame) -> pd.DataFrame:
     of_one_layer = table[table["rule"] == ""]
     for _, group in of_one_layer.groupby(list(DRAW), dropna=False):
         of_layer = group.drop_duplicates("layer").set_index("layer")[list(METRICS)]
-        if not (of_layer.index >= 1).any():
-            continue  # layer 0 alone was asked for, which DLSP never chooses
+        if not (of_layer.index >= 1).any() or of_layer.isna().all(axis=None):
+            continue  # layer 0 alone, which DLSP never chooses, or normal videos alone
         saliency = dlsp({layer: LayerStatistics(*row) for layer, row in of_layer.iterrows()})
         table.loc[group.index, "saliency"] = group["layer"].map(saliency.saliency)
         table.loc[group.index, "is_dlsp_choice"] = group["layer"] == saliency.layer

@@ -164,3 +164,20 @@ def test_wrong_options_of_extract_are_exit_code_2(tmp_path, options, said):
     result = hiprobe("extract", "m.csv", "s.zarr", "--model", "m", *options, cwd=tmp_path)
     assert result.returncode == 2
     assert said in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_a_probe_with_types_that_nobody_trusts_is_refused_until_they_are_named(
+    make_store, tmp_path
+):
+    store, probe, results = make_store(), tmp_path / "p.json", tmp_path / "r"
+    forest = ("--scorer", "sklearn.ensemble:ExtraTreesClassifier", "--layer", "3")
+    done = hiprobe("probe", store, probe, *forest)
+    assert done.returncode == 0, done.stderr
+    assert "no probabilities" in done.stdout
+    refused = hiprobe("evaluate", store, probe, results, "--resamples", "0")
+    assert refused.returncode == 1
+    assert "--trust sklearn.tree._tree:Tree" in " ".join(refused.stderr.split())
+    assert "Traceback" not in refused.stderr
+    trusted = ("--resamples", "0", "--trust", "sklearn.tree._tree:Tree")
+    done = hiprobe("evaluate", store, probe, results, *trusted)
+    assert done.returncode == 0, done.stderr

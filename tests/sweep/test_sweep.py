@@ -364,6 +364,36 @@ def test_an_unknown_rule_is_refused(store, tmp_path):
         run_sweep(grid(store, rules=("best",)), tmp_path / "sweep.csv")
 
 
+def test_scorers_that_learn_the_normal_class_train_where_no_video_is_anomalous(
+    make_store, tmp_path
+):
+    normal = make_store(labels=("normal", "normal"), name="normal.zarr", num_videos=40)
+    mixed = make_store(seed=3, num_videos=40, name="mixed.zarr")
+    config = SweepConfig(
+        stores=(normal,), test_store=mixed, scorers=("mahalanobis", "sklearn.svm:OneClassSVM"),
+        allow_overlap=True,
+    )  # fmt: skip
+    table = run_sweep(config, tmp_path / "sweep.csv")
+    assert table.groupby("scorer")["auc"].max().min() > 0.8
+    assert not table["is_dlsp_choice"].any()
+    with pytest.raises(StoreError, match="0 anomalous"):
+        run_sweep(replace(config, scorers=("logistic", "nearest")), tmp_path / "other.csv")
+
+
+def test_a_named_scorer_takes_part_in_a_sweep_as_probe_fits_it(store, tmp_path):
+    scorer = "sklearn.naive_bayes:GaussianNB"
+    table = run_sweep(grid(store, scorers=(scorer,), layers=(3,)), tmp_path / "sweep.csv")
+    run_probe(ProbeConfig(store, fraction=0.5, seed=1, scorer=scorer, layer=3)).save(
+        tmp_path / "probe.json"
+    )
+    metrics = run_evaluate(
+        EvaluateConfig(store, tmp_path / "probe.json", tmp_path / "results", num_resamples=0)
+    )
+    row = table[(table.fraction == 0.5) & (table.seed == 1) & (table.kappa == 0.2)].iloc[0]
+    assert row.auc == pytest.approx(metrics["smoothed"]["auc"], abs=1e-12)
+    assert row.f1 == pytest.approx(metrics["f1"], abs=1e-12)
+
+
 def test_thresholds_for_rates_of_false_alarms_are_those_of_probe(store, tmp_path):
     config = grid(
         store, scorers=("logistic",), layers=(2, 3), fractions=(1.0,), seeds=(0,),
