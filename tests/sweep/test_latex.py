@@ -15,7 +15,8 @@ from hiprobe.sweep.layout import METRICS, Table
 def table():
     row = {
         "setting": "Qwen_2.5 & {co} 100%", "train": "/a/ucf.zarr", "test": "/b/xd.zarr",
-        "layers": "3, 12", "num_draws": 3, "paper": 0.8135, "paper_metric": "auc", "auc_total_se": 0.03,
+        "layers": "3, 12", "num_draws": 3, "paper": 0.8135, "paper_metric": "auc",
+        "auc_total_se": 0.03,
     }  # fmt: skip
     row |= dict.fromkeys(METRICS, 0.8) | {f"{name}_std": 0.012 for name in METRICS}
     empty = row | {
