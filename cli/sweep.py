@@ -117,37 +117,38 @@ def _print_table(table: pd.DataFrame, out: Path) -> None:
     """Print the mean AUC over draws, for DLSP's layer, the last, each rule, and the best."""
     from rich.table import Table
 
-    shown = Table(
-        title="AUC of the smoothed scores, mean ± deviation over draws\n"
-        "(standard error of one draw, from draws and test videos together)"
-    )
-    rules = sorted(set(table["rule"]) - {""})
-    names = ("store", "scorer", "l2", "videos", "DLSP's layer", "last layer", *rules)
-    # The maximum over layers on the very videos that it is shown for: nobody can choose it.
-    for name in (*names, "best layer on the test videos"):
+    shown = Table(title="AUC of the smoothed scores, mean ± deviation over draws")
+    for name in ("store", "scorer", "l2", "videos", "layers", "AUC", "total error"):
         shown.add_column(name)
     # Areas do not depend on the threshold: one row of an experiment is enough.
-    told = ["store", "layer", "rule", "scorer", "l2", "draw"]
-    once = table.drop_duplicates(told)
+    once = table.drop_duplicates(["store", "layer", "rule", "scorer", "l2", "draw"])
     for (store, scorer, l2, count), group in once.groupby(["store", "scorer", "l2", "num_videos"]):
-        of_layer = dict(list(group[group["rule"] == ""].groupby("layer")))
-        best = max(of_layer, key=lambda layer: of_layer[layer]["auc"].mean())
-        cells = [
-            _spread(group[group["is_dlsp_choice"]]),
-            _spread(of_layer[max(of_layer)]),
-            *(_spread(group[group["rule"] == rule]) for rule in rules),
-            f"{_spread(of_layer[best])}: {best}",
-        ]
-        shown.add_row(Path(store).name, scorer, f"{l2:g}", str(count), *cells)
+        for name, own in _shown(group).items():
+            shown.add_row(Path(store).name, scorer, f"{l2:g}", str(count), name, *_spread(own))
+        shown.add_section()
     terminal().print(shown)
-    say(f"{len(table)} rows in {out}")
+    say(
+        "total error: standard error of one draw's AUC, from the draws and the test videos "
+        f"together\n{len(table)} rows in {out}"
+    )
 
 
-def _spread(rows: pd.DataFrame) -> str:
-    """Write mean ± deviation and the total error; a single draw has no deviation."""
+def _shown(group: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The experiments to show of one setting, one a draw, by what chose their layers."""
+    of_layer = dict(list(group[group["rule"] == ""].groupby("layer")))
+    chosen = {"DLSP's": group[group["is_dlsp_choice"]]}
+    chosen |= {"last": of_layer[max(of_layer)]}
+    chosen |= {f"rule {rule}": own for rule, own in group.groupby("rule") if rule}
+    best = max(of_layer, key=lambda layer: of_layer[layer]["auc"].mean())
+    # The maximum over layers on the very videos that it is shown for: nobody can choose it.
+    return chosen | {f"best on the test videos: {best}": of_layer[best]}
+
+
+def _spread(rows: pd.DataFrame) -> tuple[str, str]:
+    """Write mean ± deviation, and the total error; a single draw has no deviation."""
     from hiprobe.sweep.table_file import total_error
 
     if rows.empty:
-        return "–"
+        return "–", "–"
     deviation = f" ± {rows['auc'].std():.3f}" if len(rows) > 1 else ""
-    return f"{rows['auc'].mean():.3f}{deviation} ({total_error(rows):.3f})"
+    return f"{rows['auc'].mean():.3f}{deviation}", f"{total_error(rows):.3f}"

@@ -14,7 +14,7 @@ AREAS = ("auc", "ap")
 
 
 def draw_errors(
-    scored: Sequence[ScoredSegments], seeds: Sequence[int], ap_se: float | None
+    scored: Sequence[ScoredSegments], seeds: Sequence[int | None], ap_se: float | None
 ) -> dict[str, Any]:
     r"""Measure the smoothed scores of several few-shot draws of one recipe.
 
@@ -29,7 +29,7 @@ def draw_errors(
     ----------
     scored : sequence of ScoredSegments
         The test videos as each draw scores them; the first is the result's own.
-    seeds : sequence of int
+    seeds : sequence of int or None
     ap_se : float, optional
         Standard error of the first one's AP over test videos.
 

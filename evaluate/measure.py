@@ -83,7 +83,7 @@ def few_videos(metrics: Mapping[str, Any]) -> list[str]:
         return []
     return [
         f"the interval of AP is of {metrics['num_videos']} videos: with fewer than "
-        f"{MIN_VIDEOS_FOR_AP} it is too narrow (86 to 92 % instead of 95 % at 30 videos)"
+        f"{MIN_VIDEOS_FOR_AP} it is too narrow (86 to 91 % instead of 95 % at 30 videos)"
     ]
 
 
