@@ -20,8 +20,8 @@ from hiprobe.probe.samples import choose_videos
 from hiprobe.store import HiProbeError
 from hiprobe.store.scorers import DEFAULT_L2, fit_scorer
 
-# In the study of docs/layer-rules.md (`make bench-rules`) it is ahead of the paper's rule, "dlsp", in
-# every setting of the trained model. It needs no anomalous samples.
+# In the study of docs/layer-rules.md (`make bench-rules`) it is ahead of the paper's rule, "dlsp",
+# in every setting of the trained model. It needs no anomalous samples.
 DEFAULT_RULE = "upper-half"
 NUM_TOP = 3
 FOLD_REPEATS = 4
