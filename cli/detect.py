@@ -29,7 +29,7 @@ def detect(
         Path | None, typer.Option(help="Write what was found to this file, as JSON.")
     ] = None,
 ) -> None:
-    """Find the anomalies of one video as it is read; the model stops at the probe's layer."""
+    """Find a video's anomalies as it is read; the model stops at the probe's highest layer."""
     require_extract()
     from hiprobe.cli import detect_live as live
     from hiprobe.extract.backbone import BackboneConfig

@@ -55,6 +55,9 @@ def print_metrics(metrics: dict[str, Any], results: Path) -> None:
         style = "bold green" if name == "smoothed" else None
         table.add_row(name, _area(areas, "auc"), _area(areas, "ap"), style=style)
     table.add_section()
+    if last := metrics.get("last_layer"):
+        name = f"last layer ({last['layer']}), smoothed"
+        table.add_row(name, _area(last, "auc"), _area(last, "ap"))
     for name, areas in metrics["controls"].items():
         table.add_row(f"control: {name}", _area(areas, "auc"), _area(areas, "ap"), style="dim")
     warn(metrics["warnings"])

@@ -16,6 +16,17 @@ import typer
 from hiprobe.store.scorers import SCORERS
 
 NumberKind = type[int] | type[float]
+LAYER_RULES = (
+    "dlsp",
+    "last",
+    "upper-half",
+    "all",
+    "top3",
+    "cv",
+    "mmd",
+    "fisher",
+    "stable-dlsp",
+)
 
 
 def layers(word: str, described: str) -> Any:
@@ -35,19 +46,30 @@ def layers(word: str, described: str) -> Any:
     """
 
     def parse(text: str) -> tuple[int, ...] | None:
-        if text == word:
-            return None
-        chosen: set[int] = set()
-        for part in text.split(","):
-            # Four digits are enough for any model; 0-9999999999 would fill the memory.
-            match = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part)
-            own = range(int(match[1]), int(match[2] or match[1]) + 1) if match else ()
-            if not own:
-                raise typer.BadParameter(f"{text!r}: expected {word}, or layers such as 0,8,16-24")
-            chosen.update(own)
-        return tuple(sorted(chosen))
+        return None if text == word else _layer_list(text, word)
 
     return typer.Option(parser=parse, metavar="LAYERS", help=described)
+
+
+def _layer_list(text: str, words: str) -> tuple[int, ...]:
+    """Read ``0,8,16-24``; anything else is wrong usage."""
+    chosen: set[int] = set()
+    for part in text.split(","):
+        # Four digits are enough for any model; 0-9999999999 would fill the memory.
+        match = re.fullmatch(r"([0-9]{1,4})(?:-([0-9]{1,4}))?", part)
+        own = range(int(match[1]), int(match[2] or match[1]) + 1) if match else ()
+        if not own:
+            raise typer.BadParameter(f"{text!r}: expected {words}, or layers such as 0,8,16-24")
+        chosen.update(own)
+    return tuple(sorted(chosen))
+
+
+def _layer_choice(text: str) -> str | int | tuple[int, ...] | None:
+    """Read ``auto``, the name of a rule, a layer, or several; anything else is wrong usage."""
+    if text == "auto" or text in LAYER_RULES:
+        return None if text == "auto" else text
+    found = _layer_list(text, f"auto, {', '.join(LAYER_RULES)}")
+    return found[0] if len(found) == 1 else found
 
 
 def number(word: str, described: str, kind: NumberKind, minimum: float = -math.inf) -> Any:
@@ -125,6 +147,24 @@ SamplesPerVideo = Annotated[
 ]
 
 # The layer and the scorer.
+LayerChoice = Annotated[
+    Any,
+    typer.Option(
+        parser=_layer_choice,
+        metavar="LAYERS",
+        help="Read this layer, such as 20; or several, such as 12-20 or 8,16, whose log odds are "
+        f"averaged; or let one of the rules {', '.join(LAYER_RULES)} choose. auto is dlsp, the "
+        "paper's.",
+    ),
+]
+Mil = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Fit again so many times, on the top 30 % of each anomalous video's segments and all "
+        "of normal videos.",
+    ),
+]
 Bins = Annotated[int, typer.Option(min=2, help="Measure the entropy over so many bins.")]
 Kappa = Annotated[float, typer.Option(help="Set the threshold to μ + κσ with this κ.")]
 L2 = Annotated[

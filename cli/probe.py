@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,18 +27,17 @@ def probe(
         int | None, typer.Option(min=2, help="Train on so many videos instead of a share of them.")
     ] = None,
     seed: options.Seed = 0,
-    layer: Annotated[
-        Any, options.number("auto", "Train on this layer; auto takes DLSP's choice.", int, 0)
-    ] = "auto",
+    layer: options.LayerChoice = "auto",
     samples_per_video: options.SamplesPerVideo = 1,
     labels: options.Labels = "video",
     scorer: options.Scorer = "logistic",
     kappa: options.Kappa = 0.2,
     bins: options.Bins = 50,
     l2: options.L2 = DEFAULT_L2,
+    mil: options.Mil = 0,
     manifest: options.Manifest = None,
 ) -> None:
-    """Choose a layer by DLSP, train the scorer on it and calibrate the threshold (CPU only)."""
+    """Choose layers, train a scorer on each and calibrate the threshold (CPU only)."""
     from hiprobe.probe.pipeline import ProbeConfig, run_probe
     from hiprobe.store.scorers import scorer_class
 
@@ -58,6 +57,7 @@ def probe(
         num_bins=bins,
         l2=l2,
         manifest=manifest,
+        mil=mil,
     )
     with progress("layer saliency") as on_layer:
         result = run_probe(config, on_layer)
@@ -67,8 +67,10 @@ def probe(
 
 
 def _print_result(result: Probe, out: Path) -> None:
-    """Print the saliency of all layers, and what was trained on the one chosen."""
+    """Print the saliency of all layers, and what was trained on those chosen."""
     from rich.table import Table
+
+    from hiprobe.store.probe_members import layer_list
 
     table = Table(title="Layer saliency (DLSP); layer 0 is never chosen")
     names = ("kl_divergence", "ldr", "entropy", "saliency")
@@ -76,16 +78,18 @@ def _print_result(result: Probe, out: Path) -> None:
         table.add_column(name, justify="right")
     for layer, values in enumerate(zip(*(result.layers[name] for name in names), strict=True)):
         if values[0] is not None:
-            style = "bold green" if layer == result.layer else None
+            style = "bold green" if layer in result.layers_read else None
             table.add_row(str(layer), *map(_cell, values), style=style)
     terminal().print(table)
     threshold, training = result.threshold, result.training
+    layers = layer_list(result.layers_read)
     say(
-        f"layer {result.layer} ({training['layer_choice']}), trained on "
-        f"{len(training['video_ids'])} videos ({training['num_samples']} samples, "
+        f"layer{'s' * (len(result.layers_read) > 1)} {layers} ({training['layer_choice']}), "
+        f"trained on {len(training['video_ids'])} videos ({training['num_samples']} samples, "
         f"{training['num_anomalous_samples']} anomalous)\n"
         f"threshold {threshold['value']:.4f} = {threshold['mean']:.4f} + {threshold['kappa']:g} · "
-        f"{threshold['std']:.4f}\nwrote {out}"
+        f"{threshold['std']:.4f}\nwrote {out}; of other videos it needs `hiprobe extract --layers "
+        f"{layers}`"
     )
 
 

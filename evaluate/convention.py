@@ -7,18 +7,27 @@ misaligned from the first video on; so the convention is explicit, recorded, and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from hiprobe.evaluate.test_videos import is_annotated
 from hiprobe.store.errors import ManifestError, listing
 from hiprobe.store.ground_truth import clip_annotations
 from hiprobe.store.manifest import merge_ranges
 
-LENGTHS = ("true", "cut-16", "pad-16")
+LENGTHS = ("true", "cut-16", "cut-16-xd", "pad-16")
+AS_SCORED = "as-scored"
 ENDS = ("exclusive", "inclusive")
+
+
+NO_FRAME_LABELS = (
+    "no annotation says where in the {} anomalous videos something happens: what is measured at "
+    "frame level is left out, what is measured of whole videos stays"
+)
 
 
 @dataclass(frozen=True)
@@ -27,21 +36,31 @@ class Convention:
 
     Attributes
     ----------
-    length : {'true', 'cut-16', 'pad-16'}
-        Frames of a video that are evaluated: all; the greatest multiple of 16 not above their
-        number; the least not below it, the added frames having the last segment's score.
+    length : {'true', 'cut-16', 'cut-16-xd', 'pad-16', 'as-scored'}
+        Frames of a video that are evaluated: all T; ⌊T/16⌋·16; ⌊(T-1)/16⌋·16, which drops a whole
+        last clip; ⌈T/16⌉·16, the added frames being normal and having the last segment's score; as
+        many as there are scores of, by `scored_lengths`.
     ends : {'exclusive', 'inclusive'}
         Whether the last frame of an annotation ``start:stop`` is ``stop - 1`` or ``stop``.
+    scored_lengths : mapping of str to int
+        By video id, the frames that there are scores of; for 'as-scored'.
     """
 
     length: str = "true"
     ends: str = "exclusive"
+    scored_lengths: Mapping[str, int] = field(default_factory=dict, hash=False)
 
-    def num_frames(self, true_length: int) -> int:
-        """Frames of a video that are evaluated."""
-        if self.length == "cut-16":
-            return true_length // 16 * 16
-        return -(-true_length // 16) * 16 if self.length == "pad-16" else true_length
+    def num_frames(self, true_length: int, video_id: str = "") -> int:
+        """Frames of a video that are evaluated; `video_id` tells which, where lengths are given."""
+        if self.length == AS_SCORED:
+            # A video without scores is refused for that, with all others, when they are read.
+            return self.scored_lengths.get(video_id, true_length)
+        return {
+            "true": true_length,
+            "cut-16": true_length // 16 * 16,
+            "cut-16-xd": (true_length - 1) // 16 * 16,
+            "pad-16": -(-true_length // 16) * 16,
+        }[self.length]
 
     def to_json(self) -> dict[str, Any]:
         """The object `ground_truth` of `metrics.json`."""
@@ -66,17 +85,19 @@ class Convention:
         -------
         videos : DataFrame
         warnings : list of str
-            What was clipped.
+            What was clipped, and what cannot be measured.
 
         Raises
         ------
         ManifestError
-            A video's annotations lie beyond it, or an anomalous one has none; all are listed.
+            A video's annotations lie beyond it, or an anomalous one has none while others have
+            some; all are listed.
         """
         problems, warnings, lengths, annotations = [], [], [], []
+        needs_annotations = is_annotated(videos)
         for video_id, row in videos.iterrows():
             true_length = int(row["num_frames"])
-            num_frames = self.num_frames(true_length)
+            num_frames = self.num_frames(true_length, str(video_id))
             widened = merge_ranges(
                 (start, stop + (self.ends == "inclusive")) for start, stop in row["annotations"]
             )
@@ -86,7 +107,7 @@ class Convention:
             annotations.append(ranges)
             # An end beyond the true length is worth a word; one that the convention cuts is not.
             _, num_beyond = clip_annotations(row["annotations"], true_length)
-            if problem := _problem(row, num_frames):
+            if problem := _problem(row, num_frames, needs_annotations):
                 problems.append(f"{video_id}: {problem}")
             elif num_beyond:
                 end = row["annotations"][-1][1]
@@ -97,15 +118,18 @@ class Convention:
             raise ManifestError(
                 f"{source}: {len(problems)} test video(s) have no usable ground truth:\n"
                 f"{listing(problems)}\nGive a corrected manifest with --manifest FILE; the store "
-                "stays as it is."
+                "stays as it is. Where no anomalous video has an annotation, `hiprobe evaluate` "
+                "and `evaluate-scores` measure at video level."
             )
+        if not needs_annotations:
+            warnings.insert(0, NO_FRAME_LABELS.format(sum(videos["label"] == "anomalous")))
         return videos.assign(num_frames=lengths, annotations=annotations), warnings
 
 
 DEFAULT_CONVENTION = Convention()
 
 
-def _problem(row: pd.Series, num_frames: int) -> str | None:
+def _problem(row: pd.Series, num_frames: int, needs_annotations: bool) -> str | None:
     """What is wrong with one video's ground truth, of which `num_frames` are evaluated."""
     if not num_frames:
         return f"no frame of its {row['num_frames']} is evaluated"
@@ -113,6 +137,6 @@ def _problem(row: pd.Series, num_frames: int) -> str | None:
     if beyond:
         start, stop = beyond[0]
         return f"annotation {start}:{stop} lies beyond its {row['num_frames']} frames"
-    if row["label"] == "anomalous" and not row["annotations"]:
+    if needs_annotations and row["label"] == "anomalous" and not row["annotations"]:
         return "labelled anomalous, but no annotation says where"
     return None

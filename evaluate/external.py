@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from hiprobe.evaluate.measure import measure
+from hiprobe.evaluate.measure import few_videos, measure
 from hiprobe.evaluate.report import publish
 from hiprobe.evaluate.test_set import (
     DEFAULT_CONVENTION,
@@ -93,7 +93,7 @@ def run_evaluate_scores(
     metrics = measure(scored, config.num_resamples, config.seed, on_step)
     metrics |= {
         "ground_truth": config.convention.to_json(),
-        "warnings": list(test.warnings),
+        "warnings": [*test.warnings, *few_videos(metrics)],
         "provenance": _provenance(config),
     }
     on_step("writing the report")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from hiprobe.evaluate.scored import ScoredSegments
 from hiprobe.store.localization import intervals
+from hiprobe.store.manifest import Annotations
 
 IOU_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
@@ -68,10 +70,11 @@ def average_precision_at_iou(
 
     Notes
     -----
-    As in ActivityNet's evaluation: from the highest confidence down, an interval hits the true
+    From the highest confidence down, an interval hits the true
     interval that it overlaps most among those not hit before; a second hit of the same is a false
     one. The area is the step-wise sum of precision over recall, not interpolated. Of intervals
-    with the same confidence the order is that of the videos.
+    with the same confidence the order is that of the videos. As VadCLIP and ActivityNet count hits,
+    but there each class has its own intervals; here there is one.
     """
     num_true = sum(map(len, annotations.values()))
     if not num_true:
@@ -94,11 +97,50 @@ def average_precision_at_iou(
 
 
 def mean_average_precision(scored: ScoredSegments) -> dict[str, float | None]:
-    """Average precision at each of `IOU_THRESHOLDS` and ``mean``, their mean."""
-    detected = scored_intervals(scored)
-    annotations = {
-        str(video_id): ranges for video_id, ranges in scored.videos["annotations"].items()
-    }
+    """Average precision at each of `IOU_THRESHOLDS` and ``mean``, their mean; classes aside."""
+    return _at_thresholds(scored_intervals(scored), _annotations(scored))
+
+
+def precision_by_category(scored: ScoredSegments) -> dict[str, Any] | None:
+    """Each category by itself: its videos and the normal ones.
+
+    Returns
+    -------
+    dict or None
+        ``categories``: by name what `mean_average_precision` gives; ``mean``: at each threshold
+        the mean over categories. None where no anomalous video with annotations has a category.
+
+    Notes
+    -----
+    A score tells no category, so an interval counts as of its video's, as if something else had
+    told it: an upper bound for methods that name what they see. VadCLIP's per-class mAP ranks, for
+    each class, intervals of that class's own score in all videos, and cannot be had from one score.
+    """
+    anomalous = scored.videos["label"] == "anomalous"
+    annotated = anomalous & (scored.videos["annotations"].map(len) > 0)
+    names = sorted(set(scored.videos["category"][annotated]) - {""})
+    if not names:
+        return None
+    detected, annotations = scored_intervals(scored), _annotations(scored)
+    categories = {}
+    for name in names:
+        chosen = scored.videos.index[~anomalous | (scored.videos["category"] == name)]
+        own = {str(video_id): annotations[str(video_id)] for video_id in chosen}
+        categories[str(name)] = _at_thresholds([d for d in detected if d.video_id in own], own)
+    keys = next(iter(categories.values()))
+    means = {key: float(np.mean([at[key] for at in categories.values()])) for key in keys}
+    return {"mean": means, "categories": categories}
+
+
+def _annotations(scored: ScoredSegments) -> dict[str, Annotations]:
+    """The true intervals by video id."""
+    return {str(video_id): ranges for video_id, ranges in scored.videos["annotations"].items()}
+
+
+def _at_thresholds(
+    detected: Sequence[ScoredInterval], annotations: Mapping[str, Sequence[tuple[int, int]]]
+) -> dict[str, float | None]:
+    """Average precision at each overlap, and the mean of them."""
     at = {
         f"{threshold:g}": average_precision_at_iou(detected, annotations, threshold)
         for threshold in IOU_THRESHOLDS

@@ -12,14 +12,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from scipy.special import expit
 
-from hiprobe.evaluate.measure import measure
+from hiprobe.evaluate.measure import few_videos, measure
 from hiprobe.evaluate.peaks import peak_thumbnails
 from hiprobe.evaluate.report import publish
 from hiprobe.evaluate.test_set import DEFAULT_CONVENTION, Convention, TestSet
 from hiprobe.store import FeatureStore, HiProbeError, Probe
 from hiprobe.store.localization import DEFAULT_SIGMA
+from hiprobe.store.probe_members import layer_list, read_logits
 from hiprobe.store.provenance import Purpose
 
 LIBRARIES = ("hiprobe", "numpy", "scipy", "scikit-learn", "zarr")
@@ -71,26 +72,31 @@ def run_evaluate(
     Raises
     ------
     HiProbeError
-        The probe is of another model, training and test videos overlap, there are no test
-        videos, or an annotation does not fit its video.
+        The probe is of another model, or reads layers that the store lacks; training and test
+        videos overlap, there are no test videos, or an annotation does not fit its video.
     """
     store, probe = FeatureStore.open(config.store), Probe.load(config.probe)
     other_settings = _check_same_model(store, probe, config)
+    _check_layers(store, probe, config)
     test = TestSet.of_store(store, config.split, config.manifest, config.convention)
     coincidences = _check_no_overlap(probe, test, config)
     on_step("scoring")
+    # A store of few layers may lack the last one: there is nothing to compare with then.
+    compared = [one for one in (probe.baseline,) if one and one.layer in store.layers]
     # Some videos at a time: a layer of a large test set does not fit into memory.
-    scored = test.score(
-        np.concatenate([probe.score(states) for states in test.states(probe.layer)]),
-        config.sigma,
-        probe.threshold["value"] if config.threshold is None else config.threshold,
-    )
+    logits, *others = read_logits([probe.members, *([one] for one in compared)], test.states)
+    threshold = probe.threshold["value"] if config.threshold is None else config.threshold
+    scored = test.score(probe.scores_of(logits), config.sigma, threshold)
     metrics = measure(scored, config.num_resamples, config.seed, on_step)
+    for one, own in zip(compared, others, strict=True):
+        last = test.score(expit(own), config.sigma, threshold)
+        metrics["last_layer"] = {"layer": one.layer, **last.areas(last.smoothed)}
     metrics |= {
         "ground_truth": config.convention.to_json(),
-        "warnings": [*test.warnings, *coincidences, *other_settings],
+        "warnings": [*test.warnings, *coincidences, *other_settings, *few_videos(metrics)],
         "provenance": _provenance(store, probe, config),
         "layer": probe.layer,
+        "layers_read": list(probe.layers_read),
         "layers": probe.layers,
     }
     on_step("writing the report")
@@ -127,6 +133,18 @@ def _check_same_model(store: FeatureStore, probe: Probe, config: EvaluateConfig)
     ]
 
 
+def _check_layers(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> None:
+    """Refuse a store without the layers that the probe reads."""
+    missing = sorted(set(probe.layers_read) - set(store.layers))
+    if missing:
+        needed = layer_list(probe.layers_read)
+        raise HiProbeError(
+            f"{config.probe}: reads layers {needed}, of which {store.path} lacks "
+            f"{layer_list(missing)}. Extract with `--layers {needed}`, or train a probe "
+            "on layers that the store has."
+        )
+
+
 def _check_no_overlap(probe: Probe, test: TestSet, config: EvaluateConfig) -> list[str]:
     """Refuse to evaluate training videos; warn where ids coincide and nobody can tell."""
     overlap = sorted(set(probe.training["video_ids"]) & set(test.videos.index))
@@ -146,6 +164,16 @@ def _check_no_overlap(probe: Probe, test: TestSet, config: EvaluateConfig) -> li
     )
 
 
+def _scorer_settings(probe: Probe) -> dict[str, Any]:
+    """What all members' scorers have in common, without their weights."""
+    first, *others = [member.scorer for member in probe.members]
+    return {
+        name: value
+        for name, value in first.items()
+        if not isinstance(value, list) and all(other.get(name) == value for other in others)
+    }
+
+
 def _provenance(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> dict[str, Any]:
     """How the results were made, without the probe's weights and lists of videos."""
     return {
@@ -159,7 +187,8 @@ def _provenance(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> di
         "probe": {
             "path": str(config.probe.absolute()),
             "layer": probe.layer,
-            "scorer": {k: v for k, v in probe.scorer.items() if not isinstance(v, list)},
+            "layers": list(probe.layers_read),
+            "scorer": _scorer_settings(probe),
             "threshold": probe.threshold,
             "training": {k: v for k, v in probe.training.items() if k != "video_ids"}
             | {"num_videos": len(probe.training["video_ids"])},

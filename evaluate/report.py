@@ -19,6 +19,7 @@ from hiprobe.evaluate.scored import rank_results
 from hiprobe.store import HiProbeError
 from hiprobe.store.descriptions import read_descriptions
 from hiprobe.store.layer_tables import LayerTables
+from hiprobe.store.probe_members import layer_list
 from hiprobe.store.provenance import Provenance
 from hiprobe.store.results import Interval, Results, write_results
 from hiprobe.store.single_files import make_folder, only_writer, write_text
@@ -97,7 +98,7 @@ def _content(results: Results) -> ReportContent:
         title=_title(metrics),
         metrics=metrics,
         layers=metrics.get("layers", {}),
-        chosen_layer=metrics.get("layer", 0),
+        chosen_layers=_layers_read(metrics),
         threshold=metrics["threshold"],
         roc=(
             np.concatenate([[0.0], false[thin] / max(false[-1], 1)]),
@@ -116,7 +117,15 @@ def _title(metrics: dict[str, Any]) -> str:
     provenance = metrics["provenance"]
     if "store" not in provenance:
         return Path(provenance["scores"]["path"]).name
-    return f"{Path(Provenance.of(provenance['store']).model.id).name}, layer {metrics['layer']}"
+    layers = _layers_read(metrics)
+    named = f"layer{'s' * (len(layers) > 1)} {layer_list(layers)}"
+    return f"{Path(Provenance.of(provenance['store']).model.id).name}, {named}"
+
+
+def _layers_read(metrics: dict[str, Any]) -> tuple[int, ...]:
+    """The layers that the scores are made of; older results name the only one."""
+    layer = metrics.get("layer")
+    return tuple(metrics.get("layers_read") or ([] if layer is None else [layer]))
 
 
 def _report_videos(results: Results) -> list[ReportVideo]:

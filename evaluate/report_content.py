@@ -74,7 +74,8 @@ class ReportContent:
     layers : dict of str to list of (float or None)
         `Probe.layers`: index = layer, None for layers that are not stored. Empty for scores
         that come from elsewhere: the report then says nothing about layers.
-    chosen_layer : int
+    chosen_layers : tuple of int
+        Those that the scores are made of.
     threshold : float
     roc : pair of (point,) float64
         False and true positive rates of the smoothed scores.
@@ -90,7 +91,7 @@ class ReportContent:
     title: str
     metrics: dict[str, Any]
     layers: dict[str, list[float | None]]
-    chosen_layer: int
+    chosen_layers: tuple[int, ...]
     threshold: float
     roc: tuple[np.ndarray, np.ndarray]
     pr: tuple[np.ndarray, np.ndarray]

@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from hiprobe.evaluate.report_content import ReportContent, ReportVideo
+from hiprobe.store.probe_members import layer_list
 from hiprobe.store.results import Interval
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -37,6 +38,7 @@ def render_page(content: ReportContent) -> str:
             videos=videos,
             groups=sorted({video.group for video in videos}),
             layer_rows=_layer_rows(content.layers),
+            chosen=layer_list(content.chosen_layers),
             provenance=list(_flatten(content.provenance)),
             data=_page_data(content, videos),
             css=_inline("report.css"),
@@ -78,7 +80,8 @@ def _page_data(content: ReportContent, videos: list[ReportVideo]) -> dict[str, A
         "threshold": content.threshold,
         "prevalence": _prevalence(content.metrics),
         "layers": _with_z_scores(content.layers),
-        "chosenLayer": content.chosen_layer,
+        "chosenLayers": content.chosen_layers,
+        "chosenText": layer_list(content.chosen_layers),
         "roc": [rounded(values) for values in content.roc],
         "pr": [rounded(values) for values in content.pr],
         "analysis": content.analysis,

@@ -29,7 +29,7 @@ class Segments:
     start_frame, stop_frame : (segment,) int
         Half-open.
     num_anomalous, num_normal : (segment,) int
-        Frames of each class.
+        Frames of each class; a frame of which that is not known is in neither.
     """
 
     videos: pd.DataFrame
@@ -60,14 +60,18 @@ class ScoredSegments(Segments):
 
     Attributes
     ----------
-    raw, smoothed : (segment,) float64 in [0, 1]
+    raw, smoothed : (segment,) float64
+        In [0, 1] of a probe, any finite number of another method.
     threshold : float
         T.
+    has_frame_labels : bool
+        As of `TestSet`.
     """
 
     raw: np.ndarray
     smoothed: np.ndarray
     threshold: float
+    has_frame_labels: bool = True
 
     @property
     def is_anomalous(self) -> np.ndarray:
@@ -77,10 +81,12 @@ class ScoredSegments(Segments):
     @property
     def variants(self) -> dict[str, np.ndarray]:
         """The four scores that are reported side by side, each (segment,) float64."""
+        # Of what is not above T only the order counts, below all that is: 0 is not, among logits.
+        lowest = self.smoothed.min(initial=np.inf)
         return {
             "raw": self.raw,
             "smoothed": self.smoothed,
-            "localized": np.where(self.is_anomalous, self.smoothed, 0.0),
+            "localized": np.where(self.is_anomalous, self.smoothed, lowest),
             "binary": self.is_anomalous.astype(np.float64),
         }
 
@@ -95,8 +101,10 @@ class ScoredSegments(Segments):
         return {name: None if metrics is None else getattr(metrics, name) for name in ("auc", "ap")}
 
     @property
-    def f1(self) -> float:
-        """F1 of the frames above the threshold."""
+    def f1(self) -> float | None:
+        """F1 of the frames above the threshold; None where frames have no labels."""
+        if not self.has_frame_labels:
+            return None
         return f1_score(self.is_anomalous, self.num_anomalous, self.num_normal)
 
     @property

@@ -17,8 +17,8 @@ import pandas as pd
 from hiprobe.evaluate.convention import DEFAULT_CONVENTION, ENDS, LENGTHS, Convention
 from hiprobe.evaluate.measure import measure
 from hiprobe.evaluate.scored import ScoredSegments, Segments
-from hiprobe.store import FeatureStore, HiProbeError, ManifestError, StoreError, read_manifest
-from hiprobe.store.errors import listing
+from hiprobe.evaluate.test_videos import is_annotated, listed_videos
+from hiprobe.store import FeatureStore, HiProbeError, ManifestError, StoreError
 from hiprobe.store.ground_truth import anomalous_frame_counts
 from hiprobe.store.labels import labelled_videos
 from hiprobe.store.localization import DEFAULT_SIGMA, smooth
@@ -47,6 +47,9 @@ class TestSet:
         Videos that take no part, annotations that were clipped.
     store : FeatureStore or None
         Where the states are.
+    has_frame_labels : bool
+        Whether annotations say which frames are anomalous. Where only the videos' labels are
+        known, the frames of anomalous videos count as neither class.
 
     Examples
     --------
@@ -64,6 +67,7 @@ class TestSet:
     convention: Convention
     warnings: tuple[str, ...] = ()
     store: FeatureStore | None = None
+    has_frame_labels: bool = True
 
     @classmethod
     def of_store(
@@ -111,20 +115,7 @@ class TestSet:
         ManifestError
             There are none, lengths are missing, or annotations do not fit the videos.
         """
-        records = [record for record in read_manifest(manifest) if record.split == split]
-        if not records:
-            raise ManifestError(f"{manifest}: no videos in split {split!r}.")
-        unknown = [f"{one.video_id}: no num_frames" for one in records if not one.num_frames]
-        if unknown:
-            raise ManifestError(
-                f"{manifest}: {len(unknown)} test video(s) lack their length:\n"
-                f"{listing(unknown)}\nGive the column num_frames (`hiprobe manifest … --lengths "
-                "CSV`)."
-            )
-        names = ("path", "label", "category", "num_frames", "fps", "annotations")
-        table = {name: [getattr(record, name) for record in records] for name in names}
-        videos = pd.DataFrame(table, index=pd.Index([r.video_id for r in records], name="video_id"))
-        return cls.of_videos(videos.astype({"fps": float}), manifest, convention=convention)
+        return cls.of_videos(listed_videos(manifest, split), manifest, convention=convention)
 
     @classmethod
     def of_videos(
@@ -154,7 +145,7 @@ class TestSet:
         Raises
         ------
         ManifestError
-            A video's annotations lie beyond it, or an anomalous one has none; all are listed.
+            As of `Convention.apply`.
         """
         truth, clipped = convention.apply(videos, source)
         nothing = np.zeros(0, dtype=np.int32)
@@ -165,6 +156,7 @@ class TestSet:
             convention=convention,
             warnings=(*warnings, *clipped),
             store=store,
+            has_frame_labels=is_annotated(videos),
         )
         if store is None:
             return test
@@ -198,8 +190,21 @@ class TestSet:
         ):
             if ranges:
                 num_anomalous[own] = anomalous_frame_counts(start[own], stop[own], ranges)
-        segments = replace(all_normal, num_normal=stop - start - num_anomalous)
+        num_normal = stop - start - num_anomalous
+        if not self.has_frame_labels:
+            num_normal[all_normal.of_anomalous_video] = 0
+        segments = replace(all_normal, num_normal=num_normal)
         return replace(self, segments=segments, is_evaluated=inside)
+
+    def require_frame_labels(self) -> None:
+        """Refuse a test set of which only the videos' labels are known, with a `ManifestError`."""
+        if not self.has_frame_labels:
+            anomalous = self.videos.index[self.videos["label"] == "anomalous"]
+            raise ManifestError(
+                f"no annotation says where in the {len(anomalous)} anomalous test videos something "
+                f"happens, for example in {anomalous[0]!r}: frames cannot be evaluated. Annotate "
+                "the videos, or use `hiprobe evaluate`, which measures whole videos too."
+            )
 
     def states(self, layer: int) -> Iterator[np.ndarray]:
         """Read one layer of the store, some videos at a time.
@@ -223,7 +228,7 @@ class TestSet:
 
         Parameters
         ----------
-        raw : (row,) float in [0, 1]
+        raw : (row,) float
             A score for each segment of the videos, in the order of `states`.
         sigma : float
             Width of the smoothing kernel in segments; 0 leaves the scores as they are.
@@ -253,7 +258,11 @@ class TestSet:
             for _, own in self.segments.of_each_video():
                 smoothed[own] = smooth(raw[own], sigma)
         return ScoredSegments(
-            **vars(self.segments), raw=raw, smoothed=smoothed, threshold=threshold
+            **vars(self.segments),
+            raw=raw,
+            smoothed=smoothed,
+            threshold=threshold,
+            has_frame_labels=self.has_frame_labels,
         )
 
     def evaluate(

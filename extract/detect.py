@@ -1,4 +1,4 @@
-"""Anomalies of one video as it plays: the model up to layer l*, the scorer, the intervals.
+"""Anomalies of one video as it plays: the model up to the probe's layers, scores, intervals.
 
 Run by ``hiprobe detect``, the paper's real-time mode. Scores equal those of `extract` and
 `evaluate`; only a few segments are in memory at a time.
@@ -41,7 +41,7 @@ class DetectConfig:
     ----------
     video, probe : Path
     backbone : BackboneConfig
-        Model, device, attention; prompt and layer are the probe's, and so is the dtype unless it
+        Model, device, attention; prompt and layers are the probe's, and so is the dtype unless it
         is given.
     sigma : float
         Width of the smoothing kernel in segments.
@@ -124,7 +124,7 @@ def detect(
     for segment in segments:
         states = backbone.states(backbone.prepare([segment], video.fps))
         ranges.append((segment.start_frame, segment.stop_frame))
-        scores.append(float(probe.score(states[0])[0]))
+        scores.append(float(probe.score(dict(zip(backbone.layers, states, strict=True)))[0]))
         on_segment(video, ranges, scores)
     raw = np.array(scores)
     if not np.isfinite(raw).all():
@@ -191,7 +191,7 @@ def write_detection(path: Path, detection: Detection, descriptions: list[str]) -
 
 
 def load_probes_backbone(config: DetectConfig, probe: Probe) -> tuple[Backbone, list[str]]:
-    """Load the model up to the probe's layer, as the probe's store was extracted.
+    """Load the model up to the highest of the probe's layers, as the probe's store was extracted.
 
     Returns
     -------
@@ -215,7 +215,7 @@ def load_probes_backbone(config: DetectConfig, probe: Probe) -> tuple[Backbone, 
         replace(
             config.backbone,
             prompt=Recipe.of(origin, config.probe).prompt,
-            layers=(probe.layer,),
+            layers=probe.layers_read,
             dtype=dtype,
             attention=attention,
         )
@@ -257,7 +257,11 @@ def _provenance(config: DetectConfig, probe: Probe, backbone: Backbone) -> dict[
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "video": str(config.video.absolute()),
-        "probe": {"path": str(config.probe.absolute()), "layer": probe.layer},
+        "probe": {
+            "path": str(config.probe.absolute()),
+            "layer": probe.layer,
+            "layers": list(probe.layers_read),
+        },
         "sigma_segments": config.sigma,
         "segment_frames": probe.origin.segment_frames,
         "keyframes": probe.origin.keyframes,

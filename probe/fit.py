@@ -26,12 +26,15 @@ class Fit:
         on among them: with folds as `subsets`, they are held out.
     training_logits : (own sample,) float64
         Of those that it was fitted on.
+    training_labels : (own sample,) bool
+        Whether these are anomalous.
     """
 
     members: tuple[Member, ...]
     baseline: Member | None
     logits: np.ndarray
     training_logits: np.ndarray
+    training_labels: np.ndarray
 
 
 def fit_members(
@@ -85,6 +88,6 @@ def fit_members(
                 totals[index] += logits / (scale or 1.0)
     means = [total / len(layers) for total in totals]
     return [
-        Fit(tuple(own), compared[index], means[index], means[index][rows[index]])
-        for index, own in enumerate(members)
+        Fit(tuple(own), compared[index], means[index], means[index][drawn], is_anomalous[drawn])
+        for index, (own, drawn) in enumerate(zip(members, rows, strict=True))
     ]

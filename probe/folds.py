@@ -28,16 +28,19 @@ def folds_by_video(
     -------
     list of (sample,) bool
         The held-out samples of each fold. Videos with anomalous samples are spread evenly over at
-        most five folds, and so are the others: both classes are held out and left in each time.
+        most five folds, and so are the others: both classes are held out and left in each time,
+        where there are two.
 
     Raises
     ------
     HiProbeError
-        Fewer than two videos with anomalous samples, or without.
+        Only one video with anomalous samples, or fewer than two without.
     """
     videos, video_of = np.unique(owner.astype(str), return_inverse=True)
     has_anomaly = np.bincount(video_of, is_anomalous) > 0
-    fewest = int(min(has_anomaly.sum(), (~has_anomaly).sum()))
+    # Scorers that learn the normal class have no other to spread.
+    classes = (~has_anomaly, has_anomaly) if has_anomaly.any() else (~has_anomaly,)
+    fewest = min(int(one.sum()) for one in classes)
     if fewest < 2:
         raise HiProbeError(
             f"cannot cross-validate by video: {int(has_anomaly.sum())} of the {len(videos)} videos "

@@ -21,6 +21,7 @@ from hiprobe.store import HiProbeError
 from hiprobe.store.scorers import DEFAULT_L2, fit_scorer
 
 DEFAULT_RULE = "dlsp"
+RULE_WITHOUT_ANOMALIES = "upper-half"
 NUM_TOP = 3
 FOLD_REPEATS = 4
 # Below it, the layer with the best cross-validated AUC is hardly better than one drawn by lot.
@@ -77,8 +78,6 @@ class LayerRule:
 
     Attributes
     ----------
-    described : str
-        What it chooses, in a few words.
     choose : callable
     measure : callable
     needs_anomalies : bool
@@ -87,7 +86,6 @@ class LayerRule:
         With fewer videos its choice is noise, and `warnings` says so.
     """
 
-    described: str
     choose: Choose
     measure: Measure = _nothing
     needs_anomalies: bool = True
@@ -230,30 +228,18 @@ def _most_stable(measured: Mapping[int, tuple[float, ...]]) -> tuple[int, ...]:
 
 
 LAYER_RULES = {
-    "dlsp": LayerRule(
-        "the most salient layer, the paper's", lambda own: _best(_saliency(own)), _metrics
-    ),
-    "last": LayerRule("the last layer", lambda own: (max(own),), needs_anomalies=False),
+    # The most salient layer, the paper's.
+    "dlsp": LayerRule(lambda own: _best(_saliency(own)), _metrics),
+    "last": LayerRule(lambda own: (max(own),), needs_anomalies=False),
+    # All above half of the last one's number.
     "upper-half": LayerRule(
-        "all layers above half of the last one's number",
-        lambda own: tuple(layer for layer in own if 2 * layer > max(own)),
-        needs_anomalies=False,
+        lambda own: tuple(layer for layer in own if 2 * layer > max(own)), needs_anomalies=False
     ),
-    "all": LayerRule("all layers above 0", tuple, needs_anomalies=False),
-    "top3": LayerRule(
-        "the three most salient layers", lambda own: _best(_saliency(own), NUM_TOP), _metrics
-    ),
-    "cv": LayerRule(
-        "the layer of the best AUC cross-validated by video",
-        _largest,
-        _cross_validated_auc,
-        few_videos=FEW_VIDEOS_FOR_CV,
-    ),
-    "mmd": LayerRule("the layer of the largest kernel distance of the classes", _largest, _mmd),
-    "fisher": LayerRule("the layer of the largest Fisher criterion", _largest, _fisher),
-    "stable-dlsp": LayerRule(
-        "the most salient layer that is so in halves of the videos too",
-        _most_stable,
-        _resampled_metrics,
-    ),
+    "all": LayerRule(tuple, needs_anomalies=False),
+    "top3": LayerRule(lambda own: _best(_saliency(own), NUM_TOP), _metrics),
+    "cv": LayerRule(_largest, _cross_validated_auc, few_videos=FEW_VIDEOS_FOR_CV),
+    "mmd": LayerRule(_largest, _mmd),
+    "fisher": LayerRule(_largest, _fisher),
+    # The most salient layer that is so in halves of the videos too.
+    "stable-dlsp": LayerRule(_most_stable, _resampled_metrics),
 }

@@ -1,8 +1,8 @@
 """Multiple-instance relabelling: an anomalous video is anomalous in some of its segments only.
 
-A scorer fitted on whole videos ranks each anomalous video's segments; it is then fitted again on
-the highest of them, some times over (MI-SVM: Andrews et al. 2002, with a share of the segments in
-place of the one highest).
+Scorers fitted on whole videos rank each anomalous video's segments; they are then fitted again on
+the highest of them against all segments of normal videos, some times over (MI-SVM: Andrews et al.
+2002, with a share of the segments in place of the one highest).
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
 from hiprobe.probe.fit import Fit, fit_members
-from hiprobe.probe.samples import Samples, temporal_bins
+from hiprobe.probe.samples import Samples, binned_samples
 from hiprobe.store import FeatureStore, HiProbeError
-from hiprobe.store.probe_members import read_logits
 from hiprobe.store.scorers import DEFAULT_L2
 
 # Share of an anomalous video's segments that stay.
 TOP_SHARE = 0.3
+# A longer video's segments are averaged in so many temporal bins, as the field has it since Sultani
+# et al. 2018: the segments of a large training set do not fit into memory.
+MAX_INSTANCES = 32
 
 
 def fit_samples(
@@ -46,98 +47,72 @@ def fit_samples(
     layers, scorer, l2, subsets, baseline
         As of `fit_members`.
     mil : int
-        Times to fit again. Each ranks the segments by the scorer before, and reads the layers
-        twice.
+        Times to fit again, each on the segments that the scorers before rank highest. The layers
+        are read once more each time.
 
     Returns
     -------
     list of Fit
-        One a subset. ``logits`` are those of `samples`; ``training_logits`` those of the samples
-        that it was fitted on last.
+        One a subset. ``logits`` are those of `samples`, whatever it was fitted on last.
 
     Raises
     ------
     HiProbeError
-        Samples are no videos' but segments' with labels of their own, and `mil` is not 0.
+        Samples are not videos' but segments' with labels of their own, and `mil` is not 0.
     """
-    _check_videos(samples, mil)
-    num_samples = len(samples.is_anomalous)
-    first = [np.ones(num_samples, dtype=bool)] if subsets is None else list(subsets)
-    own, rows = samples, first
-    fit = partial(fit_members, layers=layers, scorer=scorer, l2=l2, baseline=baseline)
-    fits = fit(partial(own.states, store), is_anomalous=own.is_anomalous, subsets=rows)
+    num_samples = len(samples.owner)
+    own = _with_instances(store, samples) if mil else samples
+    is_instance = np.arange(len(own.owner)) >= num_samples
+    drawn = [np.ones(num_samples, dtype=bool)] if subsets is None else list(subsets)
+    num_instances = len(own.owner) - num_samples
+    rows = [np.concatenate([one, np.zeros(num_instances, dtype=bool)]) for one in drawn]
+    fit = partial(
+        fit_members, partial(own.states, store), layers, own.is_anomalous, scorer, l2,
+        baseline=baseline,
+    )  # fmt: skip
+    fits = fit(subsets=rows)
     for _ in range(mil):
-        own, rows = _relabel(store, samples, first, fits)
-        fits = fit(partial(own.states, store), is_anomalous=own.is_anomalous, subsets=rows)
+        rows = [
+            _relabelled(own, is_instance, set(samples.owner[one]), before.logits)
+            for one, before in zip(drawn, fits, strict=True)
+        ]
+        fits = fit(subsets=rows)
     return [replace(one, logits=one.logits[:num_samples]) for one in fits]
 
 
-def _check_videos(samples: Samples, mil: int) -> None:
-    """Refuse labels of segments: they say already where a video is anomalous."""
+def _with_instances(store: FeatureStore, samples: Samples) -> Samples:
+    """The samples, and after them every segment of their videos; those of long videos in bins."""
     of_video = samples.labels[samples.owner].to_numpy() == "anomalous"
-    if mil and not np.array_equal(of_video, samples.is_anomalous):
+    if not np.array_equal(of_video, samples.is_anomalous):
         raise HiProbeError(
             "--mil finds out which segments of an anomalous video are anomalous; with --labels "
             "segment the annotations say so. Leave one of them out."
         )
-
-
-def _relabel(
-    store: FeatureStore, samples: Samples, subsets: Sequence[np.ndarray], fits: Sequence[Fit]
-) -> tuple[Samples, list[np.ndarray]]:
-    """Add, for each fit, samples of the top segments of its anomalous videos.
-
-    Returns
-    -------
-    samples : Samples
-        Those given, and then the new ones.
-    subsets : list of (sample,) bool
-        For each fit its normal samples as they were, and the new ones of its anomalous videos.
-    """
-    anomalous = samples.labels.index[samples.labels == "anomalous"]
-    logits = read_logits(
-        [fit.members for fit in fits],
-        lambda layer: (states for _, states in store.iter_layer(layer, anomalous)),
+    instances = binned_samples(
+        store, samples.video_ids, samples.labels, lambda count: min(count, MAX_INSTANCES)
     )
-    counts = store.videos.loc[samples.video_ids, "num_segments"].to_numpy()
-    columns = dict(zip(samples.video_ids, pairwise(np.cumsum([0, *counts])), strict=True))
-    edges = np.cumsum([0, *(columns[one][1] - columns[one][0] for one in anomalous)])
-    averagings, owners, fit_of = [samples.averaging], [samples.owner], []
-    for index, (subset, own) in enumerate(zip(subsets, logits, strict=True)):
-        drawn = set(samples.owner[subset])
-        for video_id, (start, stop) in zip(anomalous, pairwise(edges), strict=True):
-            if video_id not in drawn:
-                continue
-            num_bins = int((samples.owner == video_id).sum())
-            rows = _means(top_segments(own[start:stop]), num_bins, columns[video_id][0], samples)
-            averagings.append(rows)
-            owners.append(np.full(num_bins, video_id, dtype=object))
-            fit_of += [index] * num_bins
-    num_new = len(fit_of)
-    together = replace(
+    return replace(
         samples,
-        owner=np.concatenate(owners),
-        is_anomalous=np.concatenate([samples.is_anomalous, np.ones(num_new, dtype=bool)]),
-        averaging=csr_array(vstack(averagings, format="csr")),
+        owner=np.concatenate([samples.owner, instances.owner]),
+        is_anomalous=np.concatenate([samples.is_anomalous, instances.is_anomalous]),
+        averaging=csr_array(vstack([samples.averaging, instances.averaging], format="csr")),
     )
-    return together, [
-        np.concatenate([subset & ~samples.is_anomalous, np.array(fit_of, dtype=int) == index])
-        for index, subset in enumerate(subsets)
-    ]
+
+
+def _relabelled(
+    samples: Samples, is_instance: np.ndarray, video_ids: set[str], logits: np.ndarray
+) -> np.ndarray:
+    """Which instances to fit on next: all of normal videos, the top ones of anomalous: bool."""
+    rows = is_instance & np.isin(samples.owner, np.array(sorted(video_ids), object))
+    chosen = rows & ~samples.is_anomalous
+    for video_id in sorted(video_ids):
+        if samples.labels[video_id] == "anomalous":
+            own = np.flatnonzero(rows & (samples.owner == video_id))
+            chosen[own[top_segments(logits[own])]] = True
+    return chosen
 
 
 def top_segments(logits: np.ndarray) -> np.ndarray:
     """The segments with the highest log odds, at least one, in the order of time: (top,) int."""
     number = math.ceil(TOP_SHARE * len(logits))
     return np.sort(np.argsort(-logits, kind="stable")[:number])
-
-
-def _means(top: np.ndarray, num_bins: int, start: int, samples: Samples) -> csr_array:
-    """Average segments as though the video had no others: (bin, segment of all) weights."""
-    bins = temporal_bins(len(top), num_bins)
-    lengths = [last - first for first, last in bins]
-    columns = np.concatenate([start + top[first:last] for first, last in bins])
-    weights = np.repeat(1.0 / np.array(lengths), lengths)
-    return csr_array(
-        (weights, columns, np.cumsum([0, *lengths])), shape=(num_bins, samples.averaging.shape[1])
-    )

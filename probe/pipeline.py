@@ -8,14 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import expit
 
-from hiprobe.probe.layer_rules import DEFAULT_RULE, LayerRule, RuleSamples, layer_rule
+from hiprobe.probe.fit import Fit
+from hiprobe.probe.layer_rules import (
+    DEFAULT_RULE,
+    LAYER_RULES,
+    RULE_WITHOUT_ANOMALIES,
+    LayerRule,
+    RuleSamples,
+    layer_rule,
+)
 from hiprobe.probe.multiple_instance import fit_samples
+from hiprobe.probe.out_of_fold import (
+    DEFAULT_FALSE_ALARM_RATE,
+    HeldOutSegments,
+    coarse_target,
+    far_threshold,
+    held_out_segments,
+    platt,
+)
 from hiprobe.probe.saliency import (
     DEFAULT_BINS,
     METRICS,
@@ -26,7 +42,8 @@ from hiprobe.probe.saliency import (
 )
 from hiprobe.probe.samples import Samples, draw_samples
 from hiprobe.store import FeatureStore, HiProbeError, Probe
-from hiprobe.store.scorers import DEFAULT_L2
+from hiprobe.store.probe_members import scores_of
+from hiprobe.store.scorers import DEFAULT_L2, needs_anomalies
 
 
 @dataclass(frozen=True)
@@ -42,9 +59,13 @@ class ProbeConfig:
         The layer to read, or several, whose log odds are averaged; or the name of a rule of
         `hiprobe.probe.layer_rules`; None is the default one.
     scorer : str
-        One of `hiprobe.store.scorers.SCORERS`.
+        One of `hiprobe.store.scorers.SCORERS`, or ``module:Class``.
     kappa : float
         κ of the threshold, eq. 10.
+    target_far : float or None
+        Set the threshold for this rate of false alarms on held-out normal videos instead.
+    calibration : {'platt'} or None
+        Make probabilities of the scores, by the held-out segments.
     num_bins : int
         B of the entropy.
     l2 : float
@@ -67,6 +88,8 @@ class ProbeConfig:
     l2: float = DEFAULT_L2
     manifest: Path | None = None
     mil: int = 0
+    target_far: float | None = None
+    calibration: str | None = None
 
     @property
     def rule(self) -> str | None:
@@ -82,8 +105,8 @@ class ProbeConfig:
             return ()
         return (self.layer,) if isinstance(self.layer, int) else self.layer
 
-    def draw(self, store: FeatureStore) -> Samples:
-        """Draw the samples that are asked for."""
+    def draw(self, store: FeatureStore, needs_anomalies: bool = True) -> Samples:
+        """Draw the samples that are asked for; normal ones alone may be enough."""
         return draw_samples(
             store,
             self.split,
@@ -93,6 +116,7 @@ class ProbeConfig:
             self.labels,
             self.samples_per_video,
             self.manifest,
+            needs_anomalies,
         )
 
 
@@ -115,30 +139,93 @@ def run_probe(
     Raises
     ------
     HiProbeError
-        No training videos, or of one class only; no such layer.
+        No training videos, or of one class only that the scorer or the rule cannot do with; no
+        such layer; too few videos for a threshold or a calibration out of fold.
     """
     store = FeatureStore.open(config.store)
     store.check_layers(config.given_layers)
-    rule = None if config.rule is None else layer_rule(config.rule)
-    samples = config.draw(store)
+    samples = config.draw(store, needs_anomalies(config.scorer))
+    rule_name = _rule_name(config, samples)
+    rule = None if rule_name is None else layer_rule(rule_name)
     of_rule = RuleSamples(
         samples.owner, samples.is_anomalous, config.scorer, config.l2, config.num_bins, config.seed
     )
     # Also where the layer is given: `probe.json` shows what DLSP would have chosen from.
     statistics, chosen = _measure(store, samples, of_rule, rule, on_layer)
-    (fit,) = fit_samples(
-        store, samples, config.given_layers or chosen, config.scorer, config.l2,
-        mil=config.mil, baseline=max(store.layers),
+    fit_on = partial(
+        fit_samples, store, samples, config.given_layers or chosen, config.scorer, config.l2,
+        mil=config.mil,
     )  # fmt: skip
+    (fit,) = fit_on(baseline=max(store.layers))
+    far = _target_far(config, samples)
+    held_out = None
+    if far is not None or config.calibration:
+        held_out = held_out_segments(
+            store, samples, lambda own: fit_on(subsets=own), config.seed, only_top=config.mil > 0
+        )
+    threshold, calibration = _cut(config.kappa, far, config.calibration, fit, held_out)
     notes = rule.warnings(of_rule) if rule else []
+    if held_out is not None and far is not None:
+        notes = [*notes, *coarse_target(threshold["num_segments"], far)]
     return Probe.of_members(
         fit.members,
         store={"path": str(config.store.absolute()), "provenance": store.provenance},
-        layers=_layer_table(statistics, dlsp(statistics)),
-        threshold=calibrate(expit(fit.training_logits), config.kappa),
-        training=_training(config, samples, notes),
+        layers=_layer_table(statistics, dlsp(statistics)) if statistics else {},
+        threshold=threshold,
+        training=_training(config, samples, fit.training_labels, notes)
+        | {"layer_choice": rule_name or "fixed"},
         baseline=fit.baseline,
+        calibration=calibration,
     )
+
+
+def _rule_name(config: ProbeConfig, samples: Samples) -> str | None:
+    """Which rule chooses the layers; without anomalous samples, one that needs none.
+
+    Raises
+    ------
+    HiProbeError
+        The rule that is asked for cannot do without them.
+    """
+    if samples.is_anomalous.any() or config.rule is None:
+        return config.rule
+    if config.layer is None:
+        return RULE_WITHOUT_ANOMALIES
+    if layer_rule(config.rule).needs_anomalies or config.mil:
+        without = ", ".join(name for name, one in LAYER_RULES.items() if not one.needs_anomalies)
+        raise HiProbeError(
+            f"{config.store}: none of the {len(samples.video_ids)} training videos is anomalous, "
+            f"which --layer {config.rule} and --mil need. Take a rule of {without} or a number, "
+            "and no --mil."
+        )
+    return config.rule
+
+
+def _target_far(config: ProbeConfig, samples: Samples) -> float | None:
+    """The rate of false alarms to aim at; normal samples alone know no other threshold.
+
+    With κ = 0.2 the paper's would be passed by four in ten of them.
+    """
+    if config.target_far is None and not samples.is_anomalous.any():
+        return DEFAULT_FALSE_ALARM_RATE
+    return config.target_far
+
+
+def _cut(
+    kappa: float,
+    target_far: float | None,
+    calibration: str | None,
+    fit: Fit,
+    held_out: HeldOutSegments | None,
+) -> tuple[dict[str, Any], dict[str, float] | None]:
+    """Set the threshold, and the calibration that turns log odds into probabilities."""
+    fitted = None
+    if held_out is not None and calibration:
+        fitted = platt(held_out.logits, held_out.is_anomalous)
+    if held_out is None or target_far is None:
+        return calibrate(scores_of(fit.training_logits, fitted), kappa), fitted
+    normal = held_out.logits[held_out.of_normal_video]
+    return far_threshold(scores_of(normal, fitted), target_far), fitted
 
 
 def measure_layers(
@@ -181,6 +268,8 @@ def _measure(
 ) -> tuple[dict[int, LayerStatistics], tuple[int, ...]]:
     """Measure DLSP's metrics, and let a rule choose, from one read of each layer."""
     above_0 = layers_above_0(store)
+    if not samples.is_anomalous.any():  # nothing to tell apart: rules go by the layers' numbers
+        return {}, rule.choose(dict.fromkeys(above_0, ())) if rule else ()
     statistics, measured = {}, {}
     for done, layer in enumerate(store.layers):
         on_layer(done, len(store.layers))
@@ -225,12 +314,14 @@ def calibrate(scores: np.ndarray, kappa: float) -> dict[str, float]:
     return {"mean": mean, "std": std, "kappa": kappa, "value": mean + kappa * std}
 
 
-def _training(config: ProbeConfig, samples: Samples, notes: list[str]) -> dict[str, Any]:
+def _training(
+    config: ProbeConfig, samples: Samples, labels: np.ndarray, notes: list[str]
+) -> dict[str, Any]:
     """The object ``training`` of `probe.json`: what was asked for, and what was drawn."""
     return {
         "video_ids": samples.video_ids,
-        "num_samples": len(samples.is_anomalous),
-        "num_anomalous_samples": int(samples.is_anomalous.sum()),
+        "num_samples": len(labels),
+        "num_anomalous_samples": int(labels.sum()),
         "split": config.split,
         "fraction": config.fraction if config.num_videos is None else None,
         "num_videos": len(samples.video_ids),
@@ -238,7 +329,6 @@ def _training(config: ProbeConfig, samples: Samples, notes: list[str]) -> dict[s
         "labels": config.labels,
         "samples_per_video": config.samples_per_video if config.labels == "video" else None,
         "num_bins": config.num_bins,
-        "layer_choice": config.rule or "fixed",
         "mil": config.mil,
         "manifest": str(config.manifest.absolute()) if config.manifest else None,
         "warnings": [*samples.warnings, *notes],

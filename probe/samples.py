@@ -7,7 +7,7 @@ many times from the same videos.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -40,6 +40,10 @@ class Samples:
         Rows sum to 1; samples = averaging @ segment states.
     warnings : tuple of str
         Videos that take no part, and why.
+    by_segment : bool
+        Whether each segment is a sample with a label of its own.
+    needs_anomalies : bool
+        Whether both classes have to be there; a scorer may learn the normal one alone.
     """
 
     labels: pd.Series
@@ -47,6 +51,8 @@ class Samples:
     is_anomalous: np.ndarray
     averaging: csr_array
     warnings: tuple[str, ...] = ()
+    by_segment: bool = False
+    needs_anomalies: bool = True
 
     @property
     def video_ids(self) -> list[str]:
@@ -80,13 +86,13 @@ class Samples:
             They are of one class only.
         """
         rows = np.isin(self.owner, np.array(video_ids, object))
-        _check_classes(self.is_anomalous[rows], len(video_ids))
+        _check_classes(self.is_anomalous[rows], len(video_ids), self.needs_anomalies)
         return rows
 
 
-def _check_classes(is_anomalous: np.ndarray, num_videos: int) -> None:
-    """Refuse samples of one class."""
-    if is_anomalous.all() or not is_anomalous.any():
+def _check_classes(is_anomalous: np.ndarray, num_videos: int, needs_anomalies: bool) -> None:
+    """Refuse samples of one class; normal ones alone may be enough."""
+    if is_anomalous.all() or (needs_anomalies and not is_anomalous.any()):
         raise StoreError(
             f"the {len(is_anomalous)} samples of the {num_videos} videos drawn are all "
             f"{'anomalous' if is_anomalous.any() else 'normal'}, expected both. Draw more videos, "
@@ -103,6 +109,7 @@ def draw_samples(
     labels: str = "video",
     samples_per_video: int = 1,
     manifest: Path | None = None,
+    needs_anomalies: bool = True,
 ) -> Samples:
     """Choose few-shot videos of a store, and make samples of their segments.
 
@@ -124,6 +131,8 @@ def draw_samples(
         With ``labels='video'``: temporal bins that a video's segments are averaged in.
     manifest : Path, optional
         Labels, splits and annotations from here instead of the store's.
+    needs_anomalies : bool
+        False allows normal videos alone, for a scorer that learns them only.
 
     Returns
     -------
@@ -135,24 +144,32 @@ def draw_samples(
         Too few videos of a class, no annotation to label segments by, or a manifest of other
         videos.
     """
-    videos, warnings = training_videos(store, split, manifest)
+    videos, warnings = training_videos(store, split, manifest, needs_anomalies)
     chosen = choose_videos(videos["label"], fraction, seed, num_videos)
-    samples = samples_of(store, videos, chosen, labels, samples_per_video)
+    warnings += other_size(videos["label"], len(chosen), fraction, num_videos)
+    samples = samples_of(store, videos, chosen, labels, samples_per_video, needs_anomalies)
     return replace(samples, warnings=tuple(warnings))
 
 
 def training_videos(
-    store: FeatureStore, split: str = "train", manifest: Path | None = None
+    store: FeatureStore,
+    split: str = "train",
+    manifest: Path | None = None,
+    needs_anomalies: bool = True,
 ) -> tuple[pd.DataFrame, list[str]]:
     """List the videos that can be drawn from, as `labelled_videos` does; refuse too few."""
     videos, warnings = labelled_videos(store, split, manifest)
     counts = {label: int((videos["label"] == label).sum()) for label in ("normal", "anomalous")}
-    if min(counts.values()) < MIN_VIDEOS_PER_CLASS:
+    wanted = ("normal", "anomalous") if needs_anomalies else ("normal",)
+    if min(counts[label] for label in wanted) < MIN_VIDEOS_PER_CLASS:
+        enough = counts["normal"] >= MIN_VIDEOS_PER_CLASS
+        alone = " To learn from normal videos alone, take --scorer mahalanobis." if enough else ""
         raise StoreError(
             f"{store.path}: cannot train on split {split!r}: it has {counts['normal']} "
             f"normal and {counts['anomalous']} anomalous finished videos, expected at least "
-            f"{MIN_VIDEOS_PER_CLASS} of each. Extract more videos, choose another --split, or "
-            "give other labels with --manifest."
+            f"{MIN_VIDEOS_PER_CLASS} of {'each' if needs_anomalies else 'the normal'}. Extract "
+            "more videos, choose another --split, or "
+            f"give other labels with --manifest.{alone}"
         )
     return videos, warnings
 
@@ -167,7 +184,8 @@ def choose_videos(
     labels : Series of {'normal', 'anomalous'}
         Indexed by video id.
     fraction : float in (0, 1]
-        Of each class, rounded; at least two videos of a class, where it has them.
+        Of each class, rounded; at least two videos of a class, where it has them: `other_size`
+        says when that makes the draw another one than was asked for.
     seed : int
     num_videos : int, optional
         So many videos in all, instead of a fraction.
@@ -175,7 +193,7 @@ def choose_videos(
     Returns
     -------
     list of str
-        Video ids in the order of `labels`.
+        Video ids in the order of `labels`. Small fractions may draw the very same videos.
     """
     counts = {label: int((labels == label).sum()) for label in ("normal", "anomalous")}
     if num_videos is None:
@@ -183,7 +201,8 @@ def choose_videos(
         wanted = {label: round(fraction * count) for label, count in counts.items()}
     else:
         share = round(num_videos * counts["normal"] / len(labels))
-        num_normal = max(MIN_VIDEOS_PER_CLASS, min(share, num_videos - MIN_VIDEOS_PER_CLASS))
+        num_others = min(MIN_VIDEOS_PER_CLASS, counts["anomalous"])
+        num_normal = max(MIN_VIDEOS_PER_CLASS, min(share, num_videos - num_others))
         wanted = {"normal": num_normal, "anomalous": num_videos - num_normal}
     rng = np.random.default_rng(seed)
     chosen: set[str] = set()
@@ -193,19 +212,50 @@ def choose_videos(
     return [video_id for video_id in labels.index if video_id in chosen]
 
 
+def other_size(
+    labels: pd.Series, num_drawn: int, fraction: float, num_videos: int | None = None
+) -> list[str]:
+    """Say, in at most one sentence, that a draw is larger or smaller than was asked for.
+
+    Parameters
+    ----------
+    labels : Series of {'normal', 'anomalous'}
+        Of all videos that can be drawn.
+    num_drawn : int
+        As `choose_videos` drew.
+    fraction, num_videos
+        As it was asked to.
+    """
+    counts = {label: int((labels == label).sum()) for label in ("normal", "anomalous")}
+    if num_videos is None:
+        if all(round(fraction * n) >= min(n, MIN_VIDEOS_PER_CLASS) for n in counts.values()):
+            return []
+        asked = f"a fraction of {fraction:g}"
+    elif num_drawn == num_videos:
+        return []
+    else:
+        asked = f"{num_videos} videos"
+    return [
+        f"{asked} of {counts['normal']} normal and {counts['anomalous']} anomalous videos: "
+        f"{num_drawn} are drawn, at least {MIN_VIDEOS_PER_CLASS} of each class and at most all"
+    ]
+
+
 def samples_of(
     store: FeatureStore,
     videos: pd.DataFrame,
     video_ids: Sequence[str],
     labels: str = "video",
     samples_per_video: int = 1,
+    needs_anomalies: bool = True,
 ) -> Samples:
     """Make samples of some of `videos`; the options are those of `draw_samples`."""
     if labels not in LABELS:
         raise HiProbeError(f"labels is {labels!r}, expected {' or '.join(LABELS)}.")
     if labels == "segment":
-        return make_segment_samples(store, video_ids, videos)
-    return make_samples(store, video_ids, videos["label"], samples_per_video)
+        return make_segment_samples(store, video_ids, videos, needs_anomalies)
+    samples = make_samples(store, video_ids, videos["label"], samples_per_video)
+    return replace(samples, needs_anomalies=needs_anomalies)
 
 
 def make_samples(
@@ -226,29 +276,44 @@ def make_samples(
         1: the mean over the video's segments. N: the segments are resampled to N by equal
         temporal bins, averaged in each (with fewer segments than bins, some repeat).
     """
+    return binned_samples(store, video_ids, labels, lambda num_segments: samples_per_video)
+
+
+def binned_samples(
+    store: FeatureStore,
+    video_ids: Sequence[str],
+    labels: pd.Series,
+    num_bins: Callable[[int], int],
+) -> Samples:
+    """Average the segments of some videos in temporal bins; `num_bins` is called with theirs."""
     counts = store.videos.loc[list(video_ids), "num_segments"]
-    columns, weights, lengths = [], [], []
+    columns, weights, lengths, numbers = [], [], [], []
     first = 0
     ordered = _in_store_order(store, video_ids)
     for video_id in ordered:
-        for start, stop in temporal_bins(int(counts[video_id]), samples_per_video):
+        num_segments = int(counts[video_id])
+        numbers.append(num_bins(num_segments))
+        for start, stop in temporal_bins(num_segments, numbers[-1]):
             columns.append(np.arange(first + start, first + stop))
             weights.append(np.full(stop - start, 1.0 / (stop - start)))
             lengths.append(stop - start)
-        first += int(counts[video_id])
+        first += num_segments
     averaging = csr_array(
         (np.concatenate(weights), np.concatenate(columns), np.cumsum([0, *lengths])),
         shape=(len(lengths), first),
     )
     is_anomalous = (labels[ordered] == "anomalous").to_numpy()
     owner, flags = (
-        np.repeat(values, samples_per_video) for values in (np.array(ordered, object), is_anomalous)
+        np.repeat(values, numbers) for values in (np.array(ordered, object), is_anomalous)
     )
     return Samples(labels[ordered], owner, flags, averaging)
 
 
 def make_segment_samples(
-    store: FeatureStore, video_ids: Sequence[str], videos: pd.DataFrame
+    store: FeatureStore,
+    video_ids: Sequence[str],
+    videos: pd.DataFrame,
+    needs_anomalies: bool = True,
 ) -> Samples:
     """Make every segment a sample of its own, with its own label: that of most of its frames.
 
@@ -258,6 +323,8 @@ def make_segment_samples(
     video_ids : sequence of str
     videos : DataFrame
         ``label`` and ``annotations``, indexed by video id.
+    needs_anomalies : bool
+        False allows normal segments alone.
 
     Raises
     ------
@@ -280,9 +347,12 @@ def make_segment_samples(
         counts[own] = anomalous_frame_counts(start[own], stop[own], annotations)
     identity = csr_array(eye_array(len(segments)))
     is_anomalous = 2 * counts > stop - start
-    _check_classes(is_anomalous, len(ordered))
+    _check_classes(is_anomalous, len(ordered), needs_anomalies)
     owner = segments["video_id"].to_numpy(object)
-    return Samples(videos.loc[ordered, "label"], owner, is_anomalous, identity)
+    return Samples(
+        videos.loc[ordered, "label"], owner, is_anomalous, identity,
+        by_segment=True, needs_anomalies=needs_anomalies,
+    )  # fmt: skip
 
 
 def _in_store_order(store: FeatureStore, video_ids: Sequence[str]) -> list[str]:

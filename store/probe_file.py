@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from scipy.special import expit
 
 from hiprobe.store import fields
 from hiprobe.store.errors import HiProbeError
-from hiprobe.store.probe_members import MAX_LAYERS, Member, mean_logits
+from hiprobe.store.probe_members import MAX_LAYERS, Member, mean_logits, scores_of
 from hiprobe.store.provenance import Provenance
 from hiprobe.store.scorers import scorer_from_json
 from hiprobe.store.single_files import read_json, write_json
@@ -114,9 +113,7 @@ class Probe:
 
     def scores_of(self, logits: np.ndarray) -> np.ndarray:
         """Turn log odds into scores in [0, 1], by the calibration if there is one."""
-        if self.calibration is None:
-            return expit(logits)
-        return expit(self.calibration["slope"] * logits + self.calibration["intercept"])
+        return scores_of(logits, self.calibration)
 
     @property
     def origin(self) -> Provenance:

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
+from scipy.special import expit
 
 from hiprobe.store import fields
 from hiprobe.store.scorers import scorer_from_json
@@ -75,6 +76,24 @@ class Member:
         )
         _ = one.fitted  # says what is wrong with it
         return one
+
+
+def scores_of(logits: np.ndarray, calibration: Mapping[str, float] | None) -> np.ndarray:
+    """Turn log odds into scores in [0, 1], by slope and intercept if they are calibrated."""
+    if calibration is None:
+        return expit(logits)
+    return expit(calibration["slope"] * logits + calibration["intercept"])
+
+
+def layer_list(layers: Iterable[int]) -> str:
+    """Write layers as `--layers` takes them: ``0,8,16-24``."""
+    runs: list[list[int]] = []
+    for layer in sorted(layers):
+        if runs and layer == runs[-1][-1] + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    return ",".join(f"{one[0]}-{one[-1]}" if len(one) > 1 else f"{one[0]}" for one in runs)
 
 
 def mean_logits(members: Sequence[Member], states: Mapping[int, np.ndarray]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -16,12 +17,14 @@ from hiprobe.evaluate.scored import ScoredSegments
 from hiprobe.evaluate.test_set import TestSet
 from hiprobe.probe.pipeline import calibrate
 from hiprobe.probe.saliency import layer_statistics
-from hiprobe.probe.samples import Samples, choose_videos, samples_of, training_videos
+from hiprobe.probe.samples import Samples, samples_of, training_videos
 from hiprobe.store import FeatureStore, HiProbeError, StoreError
 from hiprobe.store.provenance import Purpose
 from hiprobe.store.scorers import fit_scorer
 from hiprobe.store.scorers.base import Scorer
+from hiprobe.sweep.draws import distinct_draws
 from hiprobe.sweep.grid import Draw, SweepConfig, Task
+from hiprobe.sweep.kept_scores import KeptScores
 
 
 @dataclass(frozen=True)
@@ -69,18 +72,53 @@ def prepare(config: SweepConfig, path: Path) -> Prepared:
     warnings = _compare(train, tested)
     pool, left_out = training_videos(train, config.train_split, config.manifest)
     test = TestSet.of_store(tested, config.test_split, config.manifest)
+    test.require_frame_labels()
     warnings += [f"{train.path}: {text}" for text in left_out]
     warnings += [f"{tested.path}: {text}" for text in test.warnings]
     warnings += _check_no_overlap(train, tested, pool.index, test.videos.index)
-    chosen = [
-        (draw, choose_videos(pool["label"], draw.fraction, draw.seed, draw.num_videos))
-        for draw in config.draws()
-    ]
+    chosen, said = distinct_draws(config, pool["label"])
+    warnings += [f"{train.path}: {text}" for text in said]
     # Draws overlap: what any of them holds is read once, and each takes its rows of that.
-    of_any_draw = sorted(set(itertools.chain.from_iterable(ids for _, ids in chosen)))
+    of_any_draw = sorted(set(itertools.chain.from_iterable(chosen.values())))
     samples = samples_of(train, pool, of_any_draw, config.labels, config.samples_per_video)
-    draws = [(draw, samples.rows_of(video_ids)) for draw, video_ids in chosen]
+    draws = [(draw, samples.rows_of(video_ids)) for draw, video_ids in chosen.items()]
     return Prepared(train, test, samples, draws, tuple(warnings))
+
+
+def planned_rows(config: SweepConfig) -> pd.DataFrame:
+    """List the rows that a sweep will have, by what tells them apart, without any result."""
+    rows = []
+    for path in config.stores:
+        pool, _ = training_videos(FeatureStore.open(path), config.train_split, config.manifest)
+        drawn, _ = distinct_draws(config, pool["label"])
+        for task in (task for task in config.tasks() if task.store == path):
+            for draw, ids in drawn.items():
+                settings = _settings(config, task, draw, ids)
+                for kind, l2 in config.penalised_scorers():
+                    of_scorer = settings | {"scorer": kind, "l2": l2}
+                    rows += [of_scorer | {"kappa": k, "threshold": np.nan} for k in config.kappas]
+                    rows += [
+                        of_scorer | {"kappa": np.nan, "threshold": t} for t in config.thresholds
+                    ]
+    return pd.DataFrame(rows)
+
+
+def _settings(
+    config: SweepConfig, task: Task, draw: Draw, video_ids: Sequence[str]
+) -> dict[str, Any]:
+    """The columns that tell what was trained on, and what is tested."""
+    digest = hashlib.sha256("\0".join(sorted(video_ids)).encode("utf-8", "surrogatepass"))
+    return {
+        "store": str(task.store),
+        "test_store": str(config.test_store or task.store),
+        "layer": task.layer,
+        "rule": "",
+        "layers": str(task.layer),
+        "fraction": draw.fraction if draw.num_videos is None else np.nan,
+        "num_videos": len(video_ids),
+        "seed": draw.seed,
+        "draw": digest.hexdigest()[:12],
+    }
 
 
 def _compare(train: FeatureStore, test: FeatureStore) -> list[str]:
@@ -116,8 +154,24 @@ def _check_no_overlap(
     )
 
 
-def run_task(config: SweepConfig, task: Task, prepared: Prepared) -> pd.DataFrame:
-    """Run all experiments on one layer: one row an experiment and threshold."""
+@dataclass(frozen=True)
+class Found:
+    """What a task has found.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One row an experiment and threshold.
+    kept : KeptScores or None
+        The experiments' scores, where they are kept; ``scores_row`` of the table says which.
+    """
+
+    table: pd.DataFrame
+    kept: KeptScores | None = None
+
+
+def run_task(config: SweepConfig, task: Task, prepared: Prepared) -> Found:
+    """Run all experiments on one layer."""
     states = prepared.samples.states(prepared.train, task.layer)
     fits = [
         fit
@@ -125,11 +179,16 @@ def run_task(config: SweepConfig, task: Task, prepared: Prepared) -> pd.DataFram
         for fit in _fit_draw(config, task, draw, prepared.samples, drawn, states)
     ]
     scores = _score_all([fit.scorer for fit in fits], prepared.test, task.layer)
-    rows = []
-    for fit, raw in zip(fits, scores, strict=True):
+    rows, smoothed = [], []
+    for number, (fit, raw) in enumerate(zip(fits, scores, strict=True)):
         scored = prepared.test.score(raw, config.sigma)
-        rows += [fit.settings | row for row in _measure(scored, fit.training_scores, config)]
-    return pd.DataFrame(rows)
+        where = {"scores_row": number} if config.keep_scores else {}
+        rows += [
+            fit.settings | row | where for row in _measure(scored, fit.training_scores, config)
+        ]
+        smoothed += [scored.smoothed] if config.keep_scores else []
+    kept = KeptScores.of(np.stack(smoothed), prepared.test.segments) if smoothed else None
+    return Found(pd.DataFrame(rows), kept)
 
 
 def _fit_draw(
@@ -142,14 +201,8 @@ def _fit_draw(
 ) -> Iterator[_Fit]:
     """Fit all scorers on one draw's samples."""
     own, is_anomalous = states[drawn], samples.is_anomalous[drawn]
-    settings = {
-        "store": str(task.store),
-        "layer": task.layer,
-        "fraction": draw.fraction if draw.num_videos is None else np.nan,
-        "num_videos": len(set(samples.owner[drawn])),
-        "seed": draw.seed,
-        **asdict(layer_statistics(own, is_anomalous)),
-    }
+    settings = _settings(config, task, draw, list(dict.fromkeys(samples.owner[drawn])))
+    settings |= asdict(layer_statistics(own, is_anomalous))
     for kind, l2 in config.penalised_scorers():
         scorer = fit_scorer(kind, own, is_anomalous, l2)
         yield _Fit(settings | {"scorer": kind, "l2": l2}, scorer, expit(scorer.logits(own)))

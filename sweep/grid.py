@@ -44,6 +44,8 @@ class SweepConfig:
         Smoothing, in segments.
     manifest : Path or None
         Labels, splits and annotations from here instead of the stores'.
+    keep_scores : bool
+        Keep each experiment's scores beside the table, for paired tests.
     """
 
     stores: tuple[Path, ...]
@@ -62,6 +64,7 @@ class SweepConfig:
     test_split: str = "test"
     sigma: float = DEFAULT_SIGMA
     manifest: Path | None = None
+    keep_scores: bool = False
 
     def tasks(self) -> list[Task]:
         """List all layers of all stores.
@@ -89,7 +92,7 @@ class SweepConfig:
         return tasks
 
     def draws(self) -> Iterator[Draw]:
-        """All few-shot draws; every store and layer has the same."""
+        """All few-shot draws that are asked for; see `hiprobe.sweep.draws` for those that differ."""
         by_number = [Draw(num_videos=number) for number in self.num_videos]
         for draw in by_number or [Draw(fraction) for fraction in self.fractions]:
             yield from (replace(draw, seed=seed) for seed in self.seeds)
@@ -118,3 +121,10 @@ class Draw:
     fraction: float = 1.0
     num_videos: int | None = None
     seed: int = 0
+
+    @property
+    def size(self) -> str:
+        """Its size as it was asked for, in words."""
+        if self.num_videos is not None:
+            return f"{self.num_videos} videos"
+        return f"a fraction of {self.fraction:g}"

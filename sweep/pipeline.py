@@ -14,20 +14,29 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from operator import attrgetter
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from hiprobe.probe.saliency import METRICS, LayerStatistics, dlsp
 from hiprobe.store import FeatureStore, HiProbeError, file_digest, write_errors
-from hiprobe.store.single_files import check_file, check_target, make_folder, only_writer, replaced
-from hiprobe.sweep.experiments import prepare, run_task
+from hiprobe.store.single_files import check_target, only_writer
+from hiprobe.sweep.experiments import Found, planned_rows, prepare, run_task
 from hiprobe.sweep.grid import SweepConfig, Task
+from hiprobe.sweep.kept_scores import folder_of
+from hiprobe.sweep.table_file import (
+    DRAW,
+    SUFFIXES,
+    appended,
+    read_table,
+    refuse_doubled,
+    write_table,
+)
 
 __all__ = ["SweepConfig", "run_sweep"]
 
-# What a draw is told by in the table: DLSP chooses one layer for each.
-DRAW = ("store", "fraction", "num_videos", "seed")
+Existing = Literal["refuse", "append", "replace"]
 
 
 def run_sweep(
@@ -36,6 +45,7 @@ def run_sweep(
     *,
     num_workers: int = 0,
     scheduler: str | None = None,
+    existing: Existing = "refuse",
     on_task: Callable[[int, int], None] = lambda done, total: None,
     on_warning: Callable[[str], None] = lambda text: None,
 ) -> pd.DataFrame:
@@ -51,31 +61,40 @@ def run_sweep(
         Processes; 0 works in this one.
     scheduler : str, optional
         Address of a running Dask scheduler.
+    existing : {'refuse', 'append', 'replace'}
+        What to do where `out` is there already: its rows may be hours of work.
     on_task : callable
         Called with (layers done, layers).
     on_warning : callable
-        Called for each setting that differs between training and test states, and for each video
-        that takes no part.
+        Called for each setting that differs between training and test states, for each video that
+        takes no part, and for each draw of videos that another one has drawn already.
 
     Returns
     -------
     DataFrame
-        One row an experiment and κ or fixed threshold: ``store, layer, scorer, l2, fraction,
-        num_videos, seed, kappa``, the layer's ``kl_divergence, ldr, entropy, saliency``,
-        ``is_dlsp_choice``, ``auc, ap`` (smoothed scores), ``raw_auc, raw_ap``, ``threshold``,
-        ``localized_auc, localized_ap, binary_auc, binary_ap, f1, false_alarm_rate``.
+        The new rows, one an experiment and κ or fixed threshold: ``store, test_store, layer,
+        rule, layers, scorer, l2, fraction, num_videos, seed, draw, kappa``, the layer's
+        ``kl_divergence, ldr, entropy, saliency``, ``is_dlsp_choice``, ``auc, ap`` (smoothed
+        scores), ``raw_auc, raw_ap``, ``threshold``, ``localized_auc, localized_ap, binary_auc,
+        binary_ap, f1, false_alarm_rate``; with kept scores ``scores, scores_row``.
 
     Raises
     ------
     HiProbeError
-        Nothing to train or test on, no such layer, other models, or training and test videos
-        overlap.
+        Nothing to train or test on, no such layer, other models, training and test videos
+        overlap, or `out` holds rows that would be lost or doubled.
     """
-    if out.suffix not in (".parquet", ".csv"):
+    if out.suffix not in SUFFIXES:
         raise HiProbeError(f"{out}: expected a name that ends in .parquet or .csv.")
     check_target(out)  # not after hours
     with only_writer(out):
-        return _sweep(config, out, num_workers, scheduler, on_task, on_warning)
+        old = _earlier(out, existing)
+        if old is not None:
+            refuse_doubled(old, planned_rows(config), out)
+        table = _sweep(config, out, num_workers, scheduler, on_task, on_warning)
+        write_table(table if old is None else appended(old, table, out), out)
+        _remove(_folder_of_finished(config, out))
+    return table
 
 
 def _sweep(
@@ -94,30 +113,49 @@ def _sweep(
     on_task(len(tasks) - len(todo), len(tasks))
     results = _results(config, todo, num_workers, scheduler, on_warning)
     for done, (task, found) in enumerate(results, start=1):
-        _write(found, files[task])
+        _keep(found, files[task], out)
         on_task(len(tasks) - len(todo) + done, len(tasks))
-    tables = [_read_finished(file) for file in files.values()]
-    table = _with_saliency(pd.concat(tables, ignore_index=True))
-    _write(table, out)
-    with write_errors(folder):
-        for file in folder.iterdir():
-            file.unlink()
-        folder.rmdir()
-    return table
+    return _with_saliency(pd.concat(map(_read_finished, files.values()), ignore_index=True))
+
+
+def _keep(found: Found, file: Path, out: Path) -> None:
+    """Write what a task has found; its table comes last and says that all of it is there."""
+    table = found.table
+    if found.kept is not None:
+        # The grid's own name: an appended sweep of the same layers has other files.
+        scores = folder_of(out) / f"{file.parent.suffix[1:]}-{file.stem}.npz"
+        found.kept.write(scores)
+        table = table.assign(scores=scores.name)
+    write_table(table, file)
 
 
 def _read_finished(file: Path) -> pd.DataFrame:
     """Read a finished layer's results, which an earlier run may have left."""
     try:
-        check_file(file)
-        # Only `round_trip` reads exactly the numbers that were written.
-        table = pd.read_csv(file, float_precision="round_trip")
-        table[["layer", *DRAW, *METRICS]]
-    except (OSError, ValueError, KeyError) as error:
-        raise HiProbeError(
-            f"{file}: not a layer's results ({error}). Remove the file, and run again."
-        ) from error
-    return table
+        return read_table(file)
+    except HiProbeError as error:
+        raise HiProbeError(f"{error} Remove the file, and run again.") from error
+
+
+def _earlier(out: Path, existing: Existing) -> pd.DataFrame | None:
+    """The rows to append to; refuse to write over an earlier table."""
+    if not out.exists() or existing == "replace":
+        return None
+    if existing == "append":
+        return read_table(out)
+    raise HiProbeError(
+        f"{out}: it is there already, and its rows would be lost. Write to another file, or add "
+        "to it with --append."
+    )
+
+
+def _remove(folder: Path) -> None:
+    """Remove the results of single layers: the table has them now."""
+    if folder.exists():
+        with write_errors(folder):
+            for file in folder.iterdir():
+                file.unlink()
+            folder.rmdir()
 
 
 def _folder_of_finished(config: SweepConfig, out: Path) -> Path:
@@ -129,9 +167,7 @@ def _folder_of_finished(config: SweepConfig, out: Path) -> Path:
     labels = file_digest(config.manifest) if config.manifest else None
     identity = json.dumps([asdict(config), contents, labels], default=str, sort_keys=True)
     name = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    folder = out.with_name(f"{out.name}.parts-{name}")
-    make_folder(folder)
-    return folder
+    return out.with_name(f"{out.name}.parts-{name}")
 
 
 def _file_of(folder: Path, task: Task) -> Path:
@@ -204,12 +240,3 @@ def _with_saliency(table: pd.DataFrame) -> pd.DataFrame:
         table.loc[group.index, "saliency"] = group["layer"].map(saliency.saliency)
         table.loc[group.index, "is_dlsp_choice"] = group["layer"] == saliency.layer
     return table
-
-
-def _write(table: pd.DataFrame, out: Path) -> None:
-    """Write a table; an old one stays until the new one is whole."""
-    with replaced(out) as partial:
-        if out.suffix == ".csv":
-            table.to_csv(partial, index=False)
-        else:
-            table.to_parquet(partial, index=False)

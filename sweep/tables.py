@@ -63,6 +63,7 @@ class _Sweeps:
             self._config.out / f"{name}-experiments.csv",
             num_workers=self._config.num_workers,
             on_task=self._config.on_task,
+            existing="replace",  # the whole table is made again
             on_warning=self.warnings.append,
         )
 
@@ -117,8 +118,8 @@ def ablation(stores: Sequence[Path], config: TableConfig) -> Table:
             rows.append(_row(setting, store.path, store.path, chosen, figure))
     notes = [
         "AUC and AP of a continuous score do not depend on the threshold: what a threshold changes "
-        "is the localized (0 below it) and the binary score. The paper does not say which of them "
-        "its threshold rows measure.",
+        "is the localized (the lowest score below it) and the binary score. The paper does not say "
+        "which of them its threshold rows measure.",
         "Last and middle layer are those of what the store holds: a store of fewer layers than the "
         "model has a lower last one.",
     ]

@@ -59,6 +59,7 @@ function drawSaliency() {
     name, hovertemplate: `${name} %{y:.3f}<extra></extra>`,
   }));
   const last = Math.max(...metrics.map(([key]) => DATA.layers[key].length)) - 1;
+  const middle = (DATA.chosenLayers[0] + DATA.chosenLayers.at(-1)) / 2;
   const note = { showarrow: false, yref: "paper", y: 1, yanchor: "bottom" };
   Plotly.react("saliency", traces, layout({
     margin: { l: 44, r: 12, t: 26, b: 40 }, showlegend: true, hovermode: "x unified",
@@ -67,11 +68,11 @@ function drawSaliency() {
     yaxis: { title: { text: "z-score", standoff: 8 }, zeroline: true, zerolinecolor: colour("rule") },
     shapes: [
       { type: "rect", yref: "paper", x0: -0.5, x1: 0.5, y0: 0, y1: 1, fillcolor: colour("raw"), opacity: 0.18, line: { width: 0 }, layer: "below" },
-      { type: "line", yref: "paper", x0: DATA.chosenLayer, x1: DATA.chosenLayer, y0: 0, y1: 1, line: { color: colour("truth"), width: 1.5, dash: "dash" } },
+      ...DATA.chosenLayers.map((layer) => ({ type: "line", yref: "paper", x0: layer, x1: layer, y0: 0, y1: 1, line: { color: colour("truth"), width: 1.5, dash: "dash" } })),
     ],
     annotations: [
       { ...note, x: 0, y: 0.5, yanchor: "middle", textangle: -90, text: innerWidth > 640 ? "never chosen" : "" },
-      { ...note, x: DATA.chosenLayer, xanchor: sideOf(DATA.chosenLayer, last), text: `chosen: ${DATA.chosenLayer}`, font: { color: colour("truth") } },
+      { ...note, x: middle, xanchor: sideOf(middle, last), text: `chosen: ${DATA.chosenText}`, font: { color: colour("truth") } },
     ],
   }), CONFIG);
 }

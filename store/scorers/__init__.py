@@ -2,8 +2,8 @@
 
 One registry; a scorer is one class in one file of this folder: how it is fitted, what it computes,
 what `probe.json` holds of it. To add one, write its file and its line in `_CLASSES`;
-`hiprobe probe`, `sweep`, `evaluate` and `detect` then know it. The names cost no import of
-scikit-learn: the command line lists them.
+`hiprobe probe`, `sweep`, `evaluate` and `detect` then know it. ``module:Class`` names any estimator
+of scikit-learn's kind. The names cost no import of scikit-learn: the command line lists them.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from hiprobe.store.errors import HiProbeError
+from hiprobe.store.scorers.named import is_name, trust
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,8 +24,21 @@ _CLASSES = {
     "logistic": "logistic:LogisticScorer",
     "svm": "svm:SvmScorer",
     "distance": "distance:DistanceScorer",
+    "mahalanobis": "mahalanobis:MahalanobisScorer",
+    "nearest": "nearest:NearestScorer",
 }
 SCORERS = tuple(_CLASSES)
+__all__ = [
+    "DEFAULT_L2",
+    "PAPER_L2",
+    "SCORERS",
+    "fit_scorer",
+    "is_name",
+    "needs_anomalies",
+    "scorer_class",
+    "scorer_from_json",
+    "trust",
+]
 # What holds out best, or within 0.006 of it, with 30 and 120 generated clips and on real fights
 # (`make bench-l2` on any store); `make bench-demo-model` shows the paper's setting, 0, beside it.
 DEFAULT_L2 = 1.0
@@ -39,10 +53,27 @@ def scorer_class(kind: str) -> type[Scorer]:
     HiProbeError
         Unknown kind.
     """
-    if kind not in _CLASSES:
-        raise HiProbeError(f"the scorer is of kind {kind!r}, expected {', '.join(SCORERS)}.")
-    module, _, name = _CLASSES[kind].partition(":")
+    if kind not in _CLASSES and not is_name(kind):
+        raise HiProbeError(
+            f"the scorer is of kind {kind!r}, expected {', '.join(SCORERS)} or module:Class."
+        )
+    module, _, name = _CLASSES.get(kind, "estimator:EstimatorScorer").partition(":")
     return getattr(import_module(f"{__name__}.{module}"), name)
+
+
+def needs_anomalies(kind: str) -> bool:
+    """Whether a scorer has to see anomalous samples, or learns the normal class alone.
+
+    Raises
+    ------
+    HiProbeError
+        Unknown kind, or a class that cannot be had.
+    """
+    if not is_name(kind):
+        return scorer_class(kind).needs_anomalies
+    from hiprobe.store.scorers import estimator
+
+    return estimator.needs_anomalies(kind)
 
 
 def fit_scorer(
@@ -52,7 +83,8 @@ def fit_scorer(
 
     Parameters
     ----------
-    kind : {'logistic', 'svm', 'distance'}
+    kind : str
+        One of `SCORERS`, or ``module:Class``.
     states : (sample, feature) float
     is_anomalous : (sample,) bool
     l2 : float
@@ -65,6 +97,10 @@ def fit_scorer(
     ValueError
         The kind needs a penalty and `l2` is 0.
     """
+    if is_name(kind):
+        from hiprobe.store.scorers.estimator import EstimatorScorer
+
+        return EstimatorScorer.fit_named(kind, states, is_anomalous)
     return scorer_class(kind).fit(states, is_anomalous, l2)
 
 
@@ -74,7 +110,7 @@ def scorer_from_json(content: Mapping[str, Any]) -> Scorer:
     Raises
     ------
     HiProbeError
-        Unknown kind, or a field is missing or of another type.
+        Unknown kind, a field is missing or of another type, or it holds types that nobody trusts.
     """
     kind = content.get("kind")
     try:

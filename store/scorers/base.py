@@ -28,6 +28,8 @@ class Scorer(ABC):
         Its name on the command line and in `probe.json`.
     takes_penalty, needs_penalty : bool
         Whether an L2 strength means anything to it, and whether it may be 0.
+    needs_anomalies : bool
+        Whether it has to see anomalous samples, or learns the normal class alone.
     num_features : int
         Width of the hidden states that it reads.
     """
@@ -35,6 +37,7 @@ class Scorer(ABC):
     kind: ClassVar[str]
     takes_penalty: ClassVar[bool] = True
     needs_penalty: ClassVar[bool] = False
+    needs_anomalies: ClassVar[bool] = True
 
     @classmethod
     @abstractmethod

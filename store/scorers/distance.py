@@ -35,6 +35,7 @@ class DistanceScorer(Scorer):
 
     kind: ClassVar[str] = "distance"
     takes_penalty: ClassVar[bool] = False
+    needs_anomalies: ClassVar[bool] = False
 
     @classmethod
     def fit(cls, states: np.ndarray, is_anomalous: np.ndarray, l2: float = 0.0) -> Self:

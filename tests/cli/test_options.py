@@ -101,7 +101,9 @@ def test_layers_are_parsed(word, text, layers):
         (["sweep", "s", "t", "--kappas", "nan"], "'nan': expected numbers such as 0.1,1"),
         (["sweep", "s", "t", "--num-videos", "10.5"], "'10.5': expected numbers such as 10,20"),
         (["sweep", "s", "t", "--scorers", "svm,"], "expected some of logistic,svm,distance"),
-        (["probe", "s", "p", "--layer", "last"], "'--layer': 'last': expected a number, or auto"),
+        (["probe", "s", "p", "--layer", "best"], "'--layer': 'best': expected auto, dlsp, last, "),
+        (["probe", "s", "p", "--layer", "8,"], "stable-dlsp, or layers such as 0,8,16-24"),
+        (["probe", "s", "p", "--mil", "-1"], "Invalid value for '--mil'"),
         (["probe", "s", "p", "--scorer", "tree"], "'tree' is not one of 'logistic', 'svm'"),
         (["probe", "s", "p", "--scorer", "svm", "--l2", "0"], "--scorer svm needs a penalty"),
         (["probe", "s", "p", "--split", "all"], "'all' is not one of 'train', 'test'"),
@@ -116,15 +118,31 @@ def test_wrong_values_are_wrong_usage(arguments, message):
     assert message in said(result)
 
 
+@pytest.mark.parametrize(
+    ("text", "layers"),
+    [
+        ("auto", None),
+        ("dlsp", "dlsp"),
+        ("3", 3),
+        ("8,4-6", (4, 5, 6, 8)),
+        ("upper-half", "upper-half"),
+    ],
+)
+def test_layers_are_chosen_by_number_or_rule(text, layers):
+    assert options._layer_choice(text) == layers
+
+
 def test_choices_are_those_of_the_stages():
     from hiprobe.evaluate.comparison import SCORES
     from hiprobe.evaluate.test_set import ENDS, LENGTHS
     from hiprobe.extract.backbone import DTYPES
     from hiprobe.extract.explain import KINDS
+    from hiprobe.probe.layer_rules import LAYER_RULES
     from hiprobe.store.manifest import SPLITS
     from hiprobe.sweep.tables import TABLES
 
     assert choices(options.Scorer) == SCORERS
+    assert tuple(LAYER_RULES) == options.LAYER_RULES
     assert choices(options.Split) == SPLITS
     assert choices(options.Length) == LENGTHS
     assert choices(options.Ends) == ENDS

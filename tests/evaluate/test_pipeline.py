@@ -4,6 +4,7 @@ import csv
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -62,6 +63,50 @@ def test_metrics_equal_scikit_learn_on_the_written_scores(config):
     low, high = metrics["smoothed"]["auc_ci"]
     assert low < metrics["smoothed"]["auc"] < high
     assert json.loads((config.results / "metrics.json").read_text()) == metrics
+
+
+def last_layer_alone(config):
+    """Areas of a probe of the last layer, trained on the same videos."""
+    alone = changed(config, probe=config.probe.with_name("last.json"))
+    run_probe(ProbeConfig(config.store, layer="last")).save(alone.probe)
+    return run_evaluate(changed(alone, results=config.results.with_name("last")))["smoothed"]
+
+
+@pytest.mark.parametrize("layer", [None, "upper-half", (1, 3), "last"])
+def test_the_last_layer_stands_beside_every_result(config, layer):
+    run_probe(ProbeConfig(config.store, layer=layer)).save(config.probe)
+    metrics, expected = run_evaluate(config), last_layer_alone(config)
+    assert metrics["last_layer"] == {"layer": 4, "auc": expected["auc"], "ap": expected["ap"]}
+    page = config.results.joinpath("report.html").read_text()
+    assert "Last layer <small>4, smoothed" in page
+
+
+def test_a_probe_of_several_layers_scores_the_mean_of_its_members(config):
+    probe = run_probe(ProbeConfig(config.store, layer="upper-half"))
+    probe.save(config.probe)
+    metrics = run_evaluate(config)
+    assert (metrics["layer"], metrics["layers_read"]) == (None, [3, 4])
+    store = FeatureStore.open(config.store)
+    table = pd.read_csv(config.results / "scores.csv")
+    for video_id, own in table.groupby("video_id"):
+        states = dict(zip(store.layers, store.video(video_id), strict=True))
+        np.testing.assert_allclose(own["score"], probe.score(states), rtol=1e-12)
+    assert metrics["provenance"]["probe"]["layers"] == [3, 4]
+    shared = metrics["provenance"]["probe"]["scorer"]
+    assert (shared["kind"], shared["l2"], "bias" in shared) == ("logistic", 1.0, False)
+    page = config.results.joinpath("report.html").read_text()
+    assert ", layers 3-4</title>" in page.replace(" · hiprobe", "")
+    assert page.count(" <small>chosen</small>") == 2
+
+
+def test_layers_that_the_store_lacks_are_named(config, make_store):
+    run_probe(ProbeConfig(config.store, layer=(2, 3, 4))).save(config.probe)
+    few = make_store(num_layers=3, best_layer=2, name="few.zarr")
+    missing = r"reads layers 2-4, of which .*few\.zarr lacks 3-4\. Extract with `--layers 2-4`"
+    with pytest.raises(HiProbeError, match=missing):
+        run_evaluate(changed(config, store=few))
+    run_probe(ProbeConfig(config.store, layer=2)).save(config.probe)
+    assert "last_layer" not in run_evaluate(changed(config, store=few))
 
 
 def test_intervals_are_the_flagged_frames(config):
@@ -186,13 +231,58 @@ def test_annotations_beyond_the_end_are_clipped_and_said(config, tmp_path):
     assert "annotation ended at 9000, clipped to its" in metrics["warnings"][0]
 
 
-@pytest.mark.parametrize(
-    ("annotations", "message"),
-    [((), "no annotation says where"), (((8000, 9000),), "8000:9000 lies beyond its")],
-)
-def test_unusable_ground_truth_is_listed(config, tmp_path, annotations, message):
-    with pytest.raises(ManifestError, match=message):
-        run_evaluate(other_labels(config, tmp_path, "anomalous", annotations))
+def test_annotations_beyond_the_video_are_listed(config, tmp_path):
+    with pytest.raises(ManifestError, match="8000:9000 lies beyond its"):
+        run_evaluate(other_labels(config, tmp_path, "anomalous", ((8000, 9000),)))
+
+
+def with_annotations(config, tmp_path, keep):
+    """A manifest that has the annotations of some videos only."""
+    known = FeatureStore.open(config.store).videos
+    records = [
+        VideoRecord(name, "x", row["split"], row["label"], "", row["annotations"] * keep(name))
+        for name, row in known.iterrows()
+    ]
+    write_manifest(tmp_path / "other.csv", records)
+    return changed(config, manifest=tmp_path / "other.csv")
+
+
+def test_one_missing_annotation_is_a_mistake(config, tmp_path):
+    with pytest.raises(ManifestError, match="1 test video.*\n  video-03: labelled anomalous, but"):
+        run_evaluate(with_annotations(config, tmp_path, lambda name: name != "video-03"))
+
+
+def test_video_labels_alone_give_video_level_figures(config, tmp_path):
+    with_frames = run_evaluate(config)
+    metrics = run_evaluate(with_annotations(config, tmp_path, lambda name: False))
+    assert metrics["video_level"] == with_frames["video_level"]
+    videos = FeatureStore.open(config.store).videos
+    scores = pd.read_csv(config.results / "scores.csv").groupby("video_id")["smoothed"].max()
+    truth = videos.loc[scores.index, "label"] == "anomalous"
+    found = metrics["video_level"]["maximum"]
+    assert found["auc"] == pytest.approx(roc_auc_score(truth, scores), abs=1e-12)
+    assert found["ap"] == pytest.approx(average_precision_score(truth, scores), abs=1e-12)
+    assert found["auc_ci"] is not None
+    assert metrics["false_alarm_rate"] == with_frames["false_alarm_rate"]
+    assert metrics["num_frames"] == with_frames["num_frames"]
+    for name in ("f1", "events", "num_anomalous_frames", "equal_error_rate"):
+        assert metrics[name] is None
+    assert metrics["smoothed"]["auc"] is None
+    assert "no annotation says where in the 6 anomalous videos" in metrics["warnings"][0]
+    page = (config.results / "report.html").read_text()
+    assert "left out" in page
+    assert json.loads((config.results / "metrics.json").read_text()) == metrics
+
+
+def test_a_videos_mean_is_over_its_frames(config):
+    metrics = run_evaluate(config)
+    table = pd.read_csv(config.results / "scores.csv")
+    frames = table["stop_frame"] - table["start_frame"]
+    total = (table["smoothed"] * frames).groupby(table["video_id"]).sum()
+    means = total / frames.groupby(table["video_id"]).sum()
+    truth = FeatureStore.open(config.store).videos.loc[means.index, "label"] == "anomalous"
+    expected = roc_auc_score(truth, means)
+    assert metrics["video_level"]["mean"]["auc"] == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_manifest_of_other_videos_is_refused(config, tmp_path):
@@ -309,7 +399,7 @@ def test_text_in_the_report_is_escaped(config, tmp_path):
         title="</title><script>",
         metrics=metrics,
         layers={"saliency": [None, 1.0]},
-        chosen_layer=1,
+        chosen_layers=(1,),
         threshold=0.5,
         roc=(np.array([0, 1]), np.array([0, 1])),
         pr=(np.array([0, 1]), np.array([1, 0])),

@@ -69,7 +69,7 @@ def make_content(**changes):
         "title": "made-up, layer 2",
         "metrics": make_metrics(),
         "layers": layers,
-        "chosen_layer": 2,
+        "chosen_layers": (2,),
         "threshold": 0.42,
         "roc": (np.array([0.0, 0.5, 1.0]), np.array([0.0, 0.8, 1.0])),
         "pr": (np.array([0.0, 1.0]), np.array([1.0, 0.2])),

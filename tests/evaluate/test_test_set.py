@@ -25,6 +25,8 @@ UCF, XD = "ucf_crime", "xd_violence"
         (UCF, Convention("cut-16"), 1_109_824, None),
         (UCF, Convention("pad-16"), 1_114_144, 84_182),
         (XD, Convention(), 2_335_801, 538_324),
+        (XD, Convention("cut-16"), 2_331_248, None),
+        (XD, Convention("cut-16-xd"), 2_330_384, None),
         (XD, Convention(ends="inclusive"), 2_335_801, 539_562),
     ],
 )
@@ -44,10 +46,19 @@ def test_official_totals(shared_data, tmp_path, name, convention, num_frames, nu
 
 
 @pytest.mark.parametrize(
-    ("length", "expected"), [("true", (33, 16)), ("cut-16", (32, 16)), ("pad-16", (48, 16))]
+    ("length", "expected"),
+    [("true", (33, 32)), ("cut-16", (32, 32)), ("cut-16-xd", (32, 16)), ("pad-16", (48, 32))],
 )
 def test_lengths(length, expected):
-    assert tuple(map(Convention(length).num_frames, (33, 16))) == expected
+    assert tuple(map(Convention(length).num_frames, (33, 32))) == expected
+
+
+def test_the_two_cuts_differ_where_a_length_is_a_multiple_of_16(shared_data):
+    """Of XD-Violence's 800, 746 are alike: as many as cut-16 fits of the field's features."""
+    lengths = pd.read_csv(shared_data / "annotations/xd_violence_test_lengths.csv")["num_frames"]
+    pairs = [[Convention(cut).num_frames(n) for cut in ("cut-16", "cut-16-xd")] for n in lengths]
+    assert sum(one == other for one, other in pairs) == 746
+    assert {one - other for one, other in pairs} == {0, 16}
 
 
 @pytest.fixture
@@ -114,3 +125,11 @@ def test_as_many_scores_as_segments_are_needed(make_store):
     test = TestSet.of_store(FeatureStore.open(make_store()))
     with pytest.raises(HiProbeError, match=r"got scores of shape \(3,\), expected one for each"):
         test.score(np.zeros(3))
+
+
+def test_who_needs_labels_of_frames_can_ask(test_set, tmp_path):
+    test_set(("a", 50, ((10, 20),))).require_frame_labels()
+    records = [VideoRecord(name, "x", "test", "anomalous", num_frames=50) for name in "ab"]
+    write_manifest(tmp_path / "m.csv", records)
+    with pytest.raises(ManifestError, match="in the 2 anomalous test videos .* example in 'a'"):
+        TestSet.of_manifest(tmp_path / "m.csv").require_frame_labels()

@@ -30,7 +30,7 @@ CPU = BackboneConfig(str(TRAINED_MODEL), device="cpu")
 def trained(make_video, tmp_path):
     """Extract, probe and evaluate some videos; return a maker of the job for one more of them."""
 
-    def make(test_video, keyframes=8, segment_frames=24):
+    def make(test_video, keyframes=8, segment_frames=24, layer=3):
         records = [
             VideoRecord(
                 f"train{i}", str(make_video(f"{i}.mp4", seed=i, num_frames=50)), "train",
@@ -45,7 +45,7 @@ def trained(make_video, tmp_path):
         store = tmp_path / "s.zarr"
         settings = {"keyframes": keyframes, "segment_frames": segment_frames}
         extract(ExtractConfig(tmp_path / "m.csv", store, CPU, parity=0, **settings))
-        run_probe(ProbeConfig(store, layer=3)).save(tmp_path / "probe.json")
+        run_probe(ProbeConfig(store, layer=layer)).save(tmp_path / "probe.json")
         run_evaluate(
             EvaluateConfig(store, tmp_path / "probe.json", tmp_path / "r", num_resamples=0)
         )
@@ -81,12 +81,19 @@ def test_scores_of_a_real_video_equal_the_batch_path(trained, shared_data):
     assert found.video.num_frames == 120
 
 
-def test_the_model_ends_at_the_probes_layer(trained, make_video):
-    config = trained(make_video("test.mp4"))
+@pytest.mark.parametrize(("layer", "read"), [(3, (3,)), ((5, 2), (2, 5))])
+def test_the_model_ends_at_the_highest_of_the_probes_layers(trained, make_video, layer, read):
+    config = trained(make_video("test.mp4"), layer=layer)
     backbone, warnings = load_probes_backbone(config, Probe.load(config.probe))
     assert warnings == []
-    assert backbone.layers == (3,)
-    assert len(backbone._model.language_model.layers) == 3
+    assert backbone.layers == read
+    assert len(backbone._model.language_model.layers) == max(read)
+
+
+def test_scores_of_several_layers_equal_the_batch_path(trained, make_video):
+    video = make_video("test.mp4", num_frames=130, seed=9)
+    found = assert_equals_the_batch_path(trained(video, layer=(2, 5)))
+    assert found.provenance["probe"]["layers"] == [2, 5]
 
 
 def test_what_the_probe_does_not_say_of_its_model_is_a_note(trained, make_video):
