@@ -61,10 +61,8 @@ def _print(answer: Answer) -> None:
     print(f"{answer.setting.name}, {answer.model}")
     for name, gap in answer.to_papers.items():
         auc = answer.auc(name)
-        print(
-            f"  {name:24} {auc.mean():.3f} ± {auc.std(ddof=1):.3f}  {gap.mean:+.3f} ± {gap.error:.3f}",
-            flush=True,
-        )
+        cells = f"{auc.mean():.3f} ± {auc.std(ddof=1):.3f}  {gap.mean:+.3f} ± {gap.error:.3f}"
+        print(f"  {name:24} {cells}", flush=True)
 
 
 def _figures(answers: Sequence[Answer]) -> dict[str, float]:
