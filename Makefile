@@ -7,7 +7,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check lint types format bench-l2 bench-intervals bench-extract bench-probe bench-evaluate stress-kill stress-damage \
-	stress-full-disk stress-long bench-demo-model demo-model clean
+	stress-full-disk stress-long bench-rules bench-demo-model demo-model clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ types: install ## Check types with mypy
 format: install ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-rules: install ## Which layers to read: nine rules on few-shot draws; writes docs/layer-rules.md
+	$(BIN)/python -m benchmarks.rules
 
 bench-l2: install ## Held-out AUC of the scorer's L2 strengths on the demo's store
 	$(BIN)/python benchmarks/l2_strength.py $(OUT)/features.zarr
