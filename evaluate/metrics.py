@@ -152,20 +152,24 @@ class Ranking:
         r"""95 % interval of the AUC over videos, by Student's t on the logit.
 
         .. math:: \mathrm{logit} A \pm t_\nu \frac{SE}{A (1 - A)}, \quad
-                  \nu = \frac{(\sum u_i^2)^2}{\sum u_i^4}
+                  \nu = \frac{(\sum w_i)^2}{\sum w_i^2}, \quad
+                  w_i = \frac{a_i^2}{(\sum a)^2} + \frac{n_i^2}{(\sum n)^2}
 
-        The degrees of freedom are the number of videos that count (Satterthwaite 1946): some long
-        ones pull more than all others together. Covers 94 to 97 % of the time from 30 videos on,
+        with a video's anomalous and normal frames a and n. The degrees of freedom are those of the
+        videos that count (Satterthwaite 1946): a few long ones may pull more than all others
+        together. Covers 92 to 98 % of the time from 30 videos on, of frames and of whole videos,
         where the bootstrap's percentiles cover 90 % (`benchmarks/interval_coverage.py`). None
         where the AUC is undefined, 0 or 1: a ranking without a mistake does not tell how far it is
         from one.
         """
-        metrics, influence = self.metrics(), self._auc_influence()
-        error = self.auc_standard_error()
-        if metrics is None or influence is None or not error or not 0 < metrics.auc < 1:
+        assert self._video is not None, "an interval over videos needs each segment's video"
+        metrics, error = self.metrics(), self.auc_standard_error()
+        if metrics is None or not error or not 0 < metrics.auc < 1:
             return None
-        squares = influence**2
-        freedom = squares.sum() ** 2 / (squares @ squares)
+        sizes = np.zeros(int(self._video.max()) + 1)
+        for frames in (self._anomalous, self._normal):
+            sizes += (np.bincount(self._video, weights=frames) / frames.sum()) ** 2
+        freedom = sizes.sum() ** 2 / (sizes @ sizes)
         half = stdtrit(freedom, 0.975) * error / (metrics.auc * (1 - metrics.auc))
         low, high = expit(logit(metrics.auc) + np.array([-half, half]))
         return ConfidenceInterval(float(low), float(high))
