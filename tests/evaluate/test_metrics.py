@@ -201,13 +201,14 @@ def test_a_ranking_without_a_mistake_has_no_interval():
 
 
 def test_one_video_that_pulls_hard_does_not_make_the_interval_say_nothing():
-    """Whole videos count alike, so the degrees of freedom are their number, whatever they scored."""
+    """Whole videos count alike: the degrees of freedom are their number, whatever they scored."""
     scores = np.linspace(0, 1, 30)
     is_anomalous = np.arange(30) >= 15
     scores[29] = -1.0
     ranking = Ranking(scores, is_anomalous * 1, ~is_anomalous * 1, np.arange(30))
     found = ranking.auc_interval()
     metrics = ranking.metrics()
-    assert found is not None and metrics is not None
+    assert found is not None
+    assert metrics is not None
     assert metrics.auc == pytest.approx(14 / 15)
     assert 0.4 < found.low < metrics.auc < found.high < 1
