@@ -83,7 +83,8 @@ def fit_members(
             if layer in layers:
                 logits = fitted.logits(states)
                 # The unit of an only member does not matter, and 1 keeps its scores the paper's.
-                scale = float(logits[own].std()) if len(layers) > 1 else 1.0
+                has_unit = len(layers) == 1 or not fitted.has_fair_spread
+                scale = 1.0 if has_unit else float(logits[own].std())
                 members[index].append(Member.of(layer, fitted, scale or 1.0))
                 totals[index] += logits / (scale or 1.0)
     means = [total / len(layers) for total in totals]

@@ -205,7 +205,7 @@ def _target_far(config: ProbeConfig, samples: Samples) -> float | None:
     Normal samples alone know no other threshold: with κ = 0.2 four in ten of them pass the paper's.
     Nor do scorers that learn the normal class only: what they were fitted on is nearer than others.
     """
-    has_kappa = samples.is_anomalous.any() and scorer_class(config.scorer).uses_kappa
+    has_kappa = samples.is_anomalous.any() and scorer_class(config.scorer).has_fair_spread
     if config.target_far is None and not has_kappa:
         return DEFAULT_FALSE_ALARM_RATE
     return config.target_far

@@ -30,9 +30,9 @@ class Scorer(ABC):
         Whether an L2 strength means anything to it, and whether it may be 0.
     needs_anomalies : bool
         Whether it has to see anomalous samples, or learns the normal class alone.
-    uses_kappa : bool
-        Whether the scores of the samples that it was fitted on tell of others, so that μ + κσ of
-        them is a threshold.
+    has_fair_spread : bool
+        Whether the samples that it was fitted on score as others do, so that μ + κσ of their
+        scores is a threshold, and the deviation of their log odds a unit.
     num_features : int
         Width of the hidden states that it reads.
     """
@@ -41,7 +41,7 @@ class Scorer(ABC):
     takes_penalty: ClassVar[bool] = True
     needs_penalty: ClassVar[bool] = False
     needs_anomalies: ClassVar[bool] = True
-    uses_kappa: ClassVar[bool] = True
+    has_fair_spread: ClassVar[bool] = True
 
     @classmethod
     @abstractmethod

@@ -32,7 +32,7 @@ class EstimatorScorer(Scorer):
     Its ``decision_function`` is taken as log odds or, without one, the log odds of its
     ``predict_proba``. An outlier detector (`IsolationForest`, `OneClassSVM`, …) learns the normal
     samples only; its decision, turned round, is centred and scaled by those of the training
-    samples.
+    samples, and its arsinh taken, as of `OneClassScorer`.
 
     Attributes
     ----------
@@ -110,7 +110,8 @@ class EstimatorScorer(Scorer):
                 f"the scorer {self.name!r} gives values of shape {values.shape} for {len(states)} "
                 "samples, or some that are not finite; expected a finite number for each."
             )
-        return (values - self.centre) / self.spread
+        values = (values - self.centre) / self.spread
+        return np.arcsinh(values) if self._is_reversed else values
 
     @cached_property
     def _is_reversed(self) -> bool:

@@ -18,7 +18,11 @@ NUM_FOLDS = 5
 
 @dataclass(frozen=True)
 class OneClassScorer(Scorer):
-    r"""Log odds :math:`(d - c) / s` of a distance d to the normal training samples.
+    r"""Log odds :math:`\mathrm{arsinh}((d - c) / s)` of a distance d to the normal samples.
+
+    The arsinh grows as the logarithm does: a segment may lie a hundred s away, for single segments
+    spread more than the means over videos that were learnt from, and the logistic of 40 is 1 already,
+    the same for all that lies beyond.
 
     Features are in the normal samples' standard deviations; otherwise a few massive activations
     are all the distance.
@@ -42,7 +46,7 @@ class OneClassScorer(Scorer):
 
     takes_penalty: ClassVar[bool] = False
     needs_anomalies: ClassVar[bool] = False
-    uses_kappa: ClassVar[bool] = False
+    has_fair_spread: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod
@@ -92,7 +96,7 @@ class OneClassScorer(Scorer):
 
     def logits(self, states: np.ndarray) -> np.ndarray:
         """Log odds of (sample, feature) states: (sample,) float64."""
-        return (self.distances(self.standardised(states)) - self.centre) / self.spread
+        return np.arcsinh((self.distances(self.standardised(states)) - self.centre) / self.spread)
 
     @property
     def num_features(self) -> int:
