@@ -27,7 +27,7 @@ from tests.conftest import forget_digests
 @pytest.fixture
 def config(make_store, tmp_path):
     store = make_store()
-    run_probe(ProbeConfig(store)).save(tmp_path / "probe.json")
+    run_probe(ProbeConfig(store, layer="dlsp")).save(tmp_path / "probe.json")
     return EvaluateConfig(store, tmp_path / "probe.json", tmp_path / "results", num_resamples=50)
 
 
@@ -169,7 +169,7 @@ def with_attributes(store, **changes):
 def test_another_precision_is_said_and_evaluated(config):
     model = FeatureStore.open(config.store).provenance["model"]
     with_attributes(config.store, model=model | {"dtype": "bfloat16"})
-    run_probe(ProbeConfig(config.store)).save(config.probe)
+    run_probe(ProbeConfig(config.store, layer="dlsp")).save(config.probe)
     with_attributes(config.store, model=model | {"dtype": "float16"})
     assert run_evaluate(changed(config, num_resamples=0))["warnings"] == [
         "the probe was trained on states of another dtype: 'bfloat16', the store's is 'float16'"
@@ -178,7 +178,7 @@ def test_another_precision_is_said_and_evaluated(config):
 
 def test_a_store_with_nothing_but_what_must_be_there_passes(config):
     with_attributes(config.store, model=None, manifest=None)
-    run_probe(ProbeConfig(config.store)).save(config.probe)
+    run_probe(ProbeConfig(config.store, layer="dlsp")).save(config.probe)
     metrics = run_evaluate(changed(config, num_resamples=0))
     assert metrics["warnings"] == []
     assert metrics["smoothed"]["auc"] > 0.9

@@ -23,7 +23,7 @@ def store(make_store):
 
 def test_the_informative_layer_is_found(store):
     analysis = analyse_layers(ProbeConfig(store), num_shuffles=0)
-    probe = run_probe(ProbeConfig(store))
+    probe = run_probe(ProbeConfig(store, layer="dlsp"))
     assert analysis.summary["dlsp_layer"] == probe.layer == 3
     assert analysis.summary["best_cv_layer"] == 3
     assert analysis.table.index.tolist() == [1, 2, 3, 4]

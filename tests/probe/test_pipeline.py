@@ -23,7 +23,7 @@ from hiprobe.store import (
 
 def test_the_informative_layer_is_chosen_and_the_threshold_is_equation_10(make_store):
     path = make_store(best_layer=3)
-    probe = run_probe(ProbeConfig(path, kappa=0.5))
+    probe = run_probe(ProbeConfig(path, layer="dlsp", kappa=0.5))
     assert probe.layer == 3
     store = FeatureStore.open(path)
     means = np.stack(
@@ -99,7 +99,8 @@ def test_the_face_for_notebooks_gives_what_the_command_gives(make_store):
     layer = hiprobe.probe.dlsp(hiprobe.probe.measure_layers(store, samples)).layer
     states = samples.states(store, layer)
     scorer = hiprobe.probe.fit_scorer("logistic", states, samples.is_anomalous)
-    probe = hiprobe.probe.run_probe(hiprobe.probe.ProbeConfig(path, num_videos=8, seed=3))
+    config = hiprobe.probe.ProbeConfig(path, num_videos=8, seed=3, layer="dlsp")
+    probe = hiprobe.probe.run_probe(config)
     assert samples.video_ids == probe.training["video_ids"]
     assert (layer, scorer.to_json()) == (probe.layer, probe.scorer)
     with pytest.raises(HiProbeError, match="labels is 'segments', expected video or segment"):

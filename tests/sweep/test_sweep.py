@@ -39,7 +39,7 @@ def grid(store, **options):
 @pytest.mark.parametrize("scorer", ["logistic", "svm", "distance"])
 def test_an_experiment_equals_probe_and_evaluate(store, tmp_path, scorer):
     table = run_sweep(grid(store, scorers=(scorer,)), tmp_path / "sweep.csv")
-    probe = run_probe(ProbeConfig(store, fraction=0.5, seed=1, scorer=scorer))
+    probe = run_probe(ProbeConfig(store, fraction=0.5, seed=1, scorer=scorer, layer="dlsp"))
     probe.save(tmp_path / "probe.json")
     metrics = run_evaluate(
         EvaluateConfig(store, tmp_path / "probe.json", tmp_path / "results", num_resamples=0)

@@ -23,6 +23,7 @@ def config(tmp_path):
 def evaluated(store, tmp_path, seed, **options):
     """The same experiment by `probe` and `evaluate`."""
     threshold = options.pop("threshold", None)
+    options = {"layer": "dlsp"} | options
     probe = run_probe(ProbeConfig(store, fraction=0.7, seed=seed, **options))
     probe.save(tmp_path / "probe.json")
     return run_evaluate(
@@ -73,7 +74,8 @@ def test_cross_dataset_goes_both_ways(make_store, tmp_path, config):
     ]
     measured = []
     for seed in (0, 1):
-        run_probe(ProbeConfig(one, fraction=0.7, seed=seed)).save(tmp_path / "probe.json")
+        probe = run_probe(ProbeConfig(one, fraction=0.7, seed=seed, layer="dlsp"))
+        probe.save(tmp_path / "probe.json")
         measured.append(
             run_evaluate(
                 EvaluateConfig(other, tmp_path / "probe.json", tmp_path / "r", num_resamples=0)
