@@ -10,6 +10,9 @@ random Qwen2.5-VL of about 100 M parameters, in one process and interleaved:
 - ``full_outputs``: the same in batches, through ``output_hidden_states=True``, all tokens of all
   layers.
 
+``qwen_vision_windows_speedup`` is the vision tower of the larger model on frames of 320 x 240
+pixels: its windows one by one, as Transformers has it, over `hiprobe.extract.vision_windows`.
+
 The ratios are medians over rounds. Peak memory is that of child processes which extract a
 short and an hour-long video.
 """
@@ -35,7 +38,7 @@ import av
 import numpy as np
 import torch
 from memory import peak_bytes
-from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig
+from transformers import AutoModel, AutoModelForImageTextToText, Qwen2_5_VLConfig
 
 from hiprobe.demo.clips import plan_clips, write_clips
 from hiprobe.demo.model import TRAINED_MODEL, VOCABULARY, new_model, new_processor
@@ -44,6 +47,7 @@ from hiprobe.extract.config import BackboneConfig, ExtractConfig
 from hiprobe.extract.pipeline import extract
 from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES, segment_ranges
 from hiprobe.extract.video import SegmentReader, inspect_video
+from hiprobe.extract.vision_windows import batch_windows
 from hiprobe.extract.workplace import Here
 from hiprobe.store import VideoRecord, write_manifest
 
@@ -177,6 +181,27 @@ def time_ways(model: Path, footage: Footage, folder: Path) -> dict[str, list[flo
     return seconds
 
 
+@torch.inference_mode()
+def windows_speedup(model: Path) -> float:
+    """Vision tower's seconds, stock over ours, for two segments; the first round warms up."""
+    stock, ours = (AutoModel.from_pretrained(model, dtype=torch.float32).eval() for _ in range(2))
+    batch_windows(ours)
+    # A frame of 320 x 240 pixels becomes 20 x 28 patches; 8 of them, four pairs.
+    grid = torch.tensor([[NUM_KEYFRAMES // 2, 20, 28]] * 2)
+    pixels = torch.randn(
+        int(grid.prod(1).sum()), stock.visual.patch_embed.proj.weight[0].numel(),
+        generator=torch.manual_seed(0),
+    )  # fmt: skip
+    seconds: dict[Any, list[float]] = {stock: [], ours: []}
+    for round_number in range(ROUNDS + 1):
+        for tower, values in seconds.items():
+            started = time.perf_counter()
+            tower.visual(pixels, grid_thw=grid)
+            if round_number:
+                values.append(time.perf_counter() - started)
+    return statistics.median(seconds[stock]) / statistics.median(seconds[ours])
+
+
 def peak_memory(num_frames: int, folder: Path) -> int:
     """Peak resident bytes of a process that extracts one video of so many frames."""
     video = folder / f"{num_frames}-frames.mp4"
@@ -227,6 +252,7 @@ def main() -> None:
             ratios[f"{label}ours_over_bare_forward"] = median["ours"] / median["bare_forward"]
             ratios[f"{label}usual_loop_over_ours"] = median["usual_loop"] / median["ours"]
             ratios[f"{label}full_outputs_over_ours"] = median["full_outputs"] / median["ours"]
+        ratios["qwen_vision_windows_speedup"] = windows_speedup(large)
         short, long = peak_memory(30 * 60, folder), peak_memory(30 * arguments.long_seconds, folder)
         print(
             f"peak memory: {short / 1e6:.0f} MB for a minute, {long / 1e6:.0f} MB for the long one"

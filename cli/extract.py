@@ -40,6 +40,30 @@ def extract(
             "'Is anything abnormal happening in this video? Describe it.'."
         ),
     ] = None,
+    min_pixels: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Show Qwen's models frames of at least so many pixels; by default 128 tokens' "
+            "worth (100352), and 0 leaves the range to the checkpoint.",
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Show Qwen's models frames of at most so many pixels; by default 768 tokens' "
+            "worth (602112).",
+        ),
+    ] = None,
+    fps_shown: Annotated[
+        float | None,
+        typer.Option(
+            min=0.01,
+            help="Tell the model that keyframes follow at so many a second; by default the truth, "
+            "which Qwen2.5-VL can hardly tell apart within a segment.",
+        ),
+    ] = None,
     layers: Annotated[
         Any,
         options.layers(
@@ -124,6 +148,9 @@ def extract(
             attention=attention,
             load_in=load_in,
             compile=compile_layers,
+            min_pixels=min_pixels,
+            max_pixels=max_pixels,
+            fps_shown=fps_shown,
         ),
         segment_frames=segment_frames,
         keyframes=keyframes,

@@ -24,7 +24,6 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 from transformers.utils.logging import disable_progress_bar
 
-from hiprobe.demo.equal_windows import batch_equal_windows
 from hiprobe.demo.model import TRAINED_MODEL, new_model, new_processor
 from hiprobe.demo.training_data import (
     CELLS,
@@ -35,6 +34,7 @@ from hiprobe.demo.training_data import (
     TRAINED_EVENTS,
     TrainingBatches,
 )
+from hiprobe.extract.vision_windows import batch_windows
 
 NUM_STEPS = 2000
 WARM_UP_STEPS = 80
@@ -72,7 +72,7 @@ def train(
     disable_progress_bar()
     processor = new_processor()
     model = new_model(processor.tokenizer, seed).train()
-    batch_equal_windows(model)
+    batch_windows(model)
     torch.manual_seed(seed)
     head = torch.nn.Linear(model.config.vision_config.out_hidden_size, 2 * CELLS * CELLS)
     parameters = [*model.parameters(), *head.parameters()]

@@ -18,6 +18,7 @@ import torch
 
 from hiprobe.extract.chat_template import chat_text
 from hiprobe.extract.config import DEFAULT_PROMPT, BackboneConfig
+from hiprobe.extract.frame_size import caps_pixels, frame_pixels, size_options
 from hiprobe.extract.loading import (
     DTYPES,
     files_digest,
@@ -162,6 +163,7 @@ class Backbone:
             for layer in decoder.layers:
                 layer.forward = torch.compile(layer.forward)
         self._text = prompt_text(config, processor)
+        self._pixels = frame_pixels(config, processor)
 
     def prepare(self, segments: Sequence[Segment], fps: float) -> dict[str, torch.Tensor]:
         """Turn segments into model inputs in main memory, each segment a video of its own.
@@ -177,7 +179,9 @@ class Backbone:
             The video's frames per second.
         """
         texts, rates = [self._text] * len(segments), [fps] * len(segments)
-        batch = process_segments(self._processor, texts, segments, rates)
+        batch = process_segments(
+            self._processor, texts, segments, rates, self._pixels, self.config.fps_shown
+        )
         # Cast here, in a reader's thread: the thread that runs the model has no time for it.
         return {
             name: value.to(self._model.dtype) if "pixel_values" in name else value
@@ -224,9 +228,11 @@ class Backbone:
             "prompt_text": self._text,
             "processor": {
                 "class": type(self._processor).__name__,
-                "call": _call_options(self._processor),
+                "call": _call_options(self._processor, self._pixels),
                 "video": _plain(self._processor.video_processor.to_dict()),
             },
+            "frame_pixels": None if self._pixels is None else list(self._pixels),
+            "fps_shown": self.config.fps_shown,
             # Major versions only: a fix of a library may arrive in the middle of a long run.
             "numerics": {
                 **{name: version(name).split(".")[0] for name in NUMERIC_LIBRARIES},
@@ -237,7 +243,12 @@ class Backbone:
 
 
 def process_segments(
-    processor: Any, texts: Sequence[str], segments: Sequence[Segment], rates: Sequence[float]
+    processor: Any,
+    texts: Sequence[str],
+    segments: Sequence[Segment],
+    rates: Sequence[float],
+    pixels: tuple[int, int] | None = None,
+    fps_shown: float | None = None,
 ) -> Any:
     """Make one left-padded batch of model inputs, each segment a video of its own.
 
@@ -247,34 +258,45 @@ def process_segments(
     texts : sequence of str
         From `chat_text`, one a segment.
     segments : sequence of Segment
+        Of equally many keyframes.
     rates : sequence of float
         Frames per second of each segment's video.
+    pixels : (int, int), optional
+        Of a frame, from `frame_pixels`.
+    fps_shown : float, optional
+        See `BackboneConfig`.
     """
     return processor(
         text=list(texts),
         videos=[torch.from_numpy(segment.keyframes).permute(0, 3, 1, 2) for segment in segments],
         video_metadata=[
-            {
-                "total_num_frames": segment.stop_frame - segment.start_frame,
-                "frames_indices": list(segment.frame_indices),
-                "fps": fps,
-            }
-            for segment, fps in zip(segments, rates, strict=True)
+            _metadata(segment, fps, fps_shown) for segment, fps in zip(segments, rates, strict=True)
         ],
         return_tensors="pt",
         padding=True,
-        **_call_options(processor),
+        **_call_options(processor, pixels),
+        **size_options(processor, pixels, len(segments[0].keyframes)),
     )
 
 
-def _call_options(processor: Any) -> dict[str, Any]:
+def _metadata(segment: Segment, fps: float, fps_shown: float | None) -> dict[str, Any]:
+    """Tell a processor when the keyframes were, or are to seem."""
+    if fps_shown is None:
+        num_frames, indices = segment.stop_frame - segment.start_frame, [*segment.frame_indices]
+    else:
+        fps, num_frames = fps_shown, len(segment.keyframes)
+        indices = [*range(num_frames)]
+    return {"total_num_frames": num_frames, "frames_indices": indices, "fps": fps}
+
+
+def _call_options(processor: Any, pixels: tuple[int, int] | None) -> dict[str, Any]:
     """Options of the processor's call that change the numbers; they are recorded."""
     # The keyframes are chosen already. Left padding puts the last prompt token last for every
     # segment of a batch, as `generate` needs it too.
     options = {"do_sample_frames": False, "padding_side": "left"}
     # The default of this option of Qwen's video processor is about to change: fix it.
     if hasattr(processor.video_processor, "cap_pixels_per_frame"):
-        options["cap_pixels_per_frame"] = True
+        options["cap_pixels_per_frame"] = caps_pixels(processor, pixels)
     return options
 
 

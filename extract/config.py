@@ -7,6 +7,8 @@ from pathlib import Path
 
 from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES
 
+# For `BackboneConfig.min_pixels` and `max_pixels`: whatever the processor's own range is.
+OWN_PIXELS = 0
 DEFAULT_PROMPT = "Is anything abnormal happening in this video? Describe it."
 
 
@@ -34,6 +36,11 @@ class BackboneConfig:
         Weights quantised by bitsandbytes; needs a CUDA GPU.
     compile : bool
         ``torch.compile`` each decoder layer.
+    min_pixels, max_pixels : int or None
+        Range of a frame's pixels, for Qwen's processors. None: 128 and 768 tokens' worth, as Qwen's
+        utilities have it, unless the checkpoint's own range ends below; `OWN_PIXELS`: its own.
+    fps_shown : float or None
+        Tell the model that keyframes follow each other at so many a second; None: the truth.
     """
 
     model: str
@@ -45,6 +52,9 @@ class BackboneConfig:
     attention: str = "auto"
     load_in: str = "full"
     compile: bool = False
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    fps_shown: float | None = None
 
 
 @dataclass(frozen=True)

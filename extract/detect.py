@@ -213,8 +213,7 @@ def load_probes_backbone(config: DetectConfig, probe: Probe) -> tuple[Backbone, 
         attention = origin.model.attention
     backbone = Backbone(
         replace(
-            config.backbone,
-            prompt=Recipe.of(origin, config.probe).prompt,
+            Recipe.of(origin, config.probe).fill(config.backbone),
             layers=probe.layers_read,
             dtype=dtype,
             attention=attention,

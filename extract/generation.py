@@ -10,6 +10,7 @@ import torch
 from hiprobe.extract.backbone import process_segments
 from hiprobe.extract.chat_template import chat_text
 from hiprobe.extract.config import BackboneConfig
+from hiprobe.extract.frame_size import frame_pixels
 from hiprobe.extract.loading import (
     files_digest,
     load_model,
@@ -48,6 +49,8 @@ class Describer:
         self.device = resolve_device(config.device)
         self._model, self._processor, folder = load_model(config, self.device, with_head=True)
         self._max_new_tokens = max_new_tokens
+        self._pixels = frame_pixels(config, self._processor)
+        self._fps_shown = config.fps_shown
         if not self._model.can_generate():
             raise ModelError(f"{config.model}: {type(self._model).__name__} generates no text.")
         prompt_text(config, self._processor)  # to say so now, and not at the first interval
@@ -100,7 +103,10 @@ class Describer:
     ) -> list[str]:
         """Generate the answers of one batch, if it fits into memory."""
         texts = [chat_text(self._processor, prompt) for prompt in prompts]
-        inputs = process_segments(self._processor, texts, segments, [fps] * len(segments))
+        rates = [fps] * len(segments)
+        inputs = process_segments(
+            self._processor, texts, segments, rates, self._pixels, self._fps_shown
+        )
         inputs = inputs.to(self.device, self._model.dtype)
         tokens = self._model.generate(
             **inputs,

@@ -16,6 +16,7 @@ from transformers.utils import cached_file
 from hiprobe.extract.chat_template import chat_text
 from hiprobe.extract.config import BackboneConfig
 from hiprobe.extract.internvl_chat import is_internvl_chat, load_internvl_chat
+from hiprobe.extract.vision_windows import batch_windows
 from hiprobe.store import ModelError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -145,6 +146,7 @@ def prompt_text(config: BackboneConfig, processor: Any) -> str:
 
 def _placed(model: Any, config: BackboneConfig, device: torch.device) -> Any:
     """Move the model to the device; quantised weights are there already."""
+    batch_windows(model)
     return (model.to(device) if config.load_in == "full" else model).eval()
 
 

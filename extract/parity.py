@@ -172,19 +172,17 @@ def certify(
     recorded, recipe = store.origin.model, Recipe.of(store.origin, path)
     if model is None and recorded.id == ModelRecord.id:
         raise StoreError(f"{path}: does not record its model. Give it with --model.")
-    backbone = Backbone(
-        BackboneConfig(
-            model=model or recorded.id,
-            revision=recorded.revision,
-            prompt=recipe.prompt,
-            layers=tuple(store.layers),
-            dtype=recorded.dtype or "auto",
-            device=device,
-            attention=recorded.attention or "auto",
-            load_in=recorded.load_in or "full",
-            compile=bool(recorded.compile),
-        )
+    config = BackboneConfig(
+        model=model or recorded.id,
+        revision=recorded.revision,
+        layers=tuple(store.layers),
+        dtype=recorded.dtype or "auto",
+        device=device,
+        attention=recorded.attention or "auto",
+        load_in=recorded.load_in or "full",
+        compile=bool(recorded.compile),
     )
+    backbone = Backbone(recipe.fill(config))
     comparison = compare_with_model(store.origin, backbone, Purpose.AGAIN)
     for one in comparison.refused:
         name = DIGESTS.get(one.name, one.name)

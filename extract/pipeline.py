@@ -22,6 +22,7 @@ from hiprobe.extract.changed_files import CHANGED, find_changed, set_changed_asi
 from hiprobe.extract.config import ExtractConfig
 from hiprobe.extract.extractor import OnProgress, Progress
 from hiprobe.extract.plan import jobs_left, plan_new_videos, read_records, select, set_failed_aside
+from hiprobe.extract.recipe import gone_on_with
 from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.thumbnails import THUMBNAIL_SIZE
 from hiprobe.extract.video import SegmentReader, inspect_video
@@ -126,6 +127,7 @@ def extract(
         Nothing was lost; the message says what to do.
     """
     records = read_records(config)
+    config = gone_on_with(config)
     place = closing(workplace_for(config)) if workplace is None else nullcontext(workplace)
     with place as chosen, _open_writer(config, chosen.description) as writer:
         if config.retry_failed:
@@ -179,6 +181,7 @@ def _certify(
 def dry_run(config: ExtractConfig) -> DryRun:
     """Say what `extract` would do, without writing anything; times the model on one batch."""
     records, done = read_records(config), set()
+    config = gone_on_with(config)
     failures: dict[str, str] = {}
     if (config.store / "zarr.json").exists():
         index = OpenedStore(config.store).index

@@ -57,6 +57,8 @@ RULES = {
     "processor": (_R, _I, _W, _I, _I),
     "segment_frames": (_R, _W, _R, _R, _I),
     "keyframes": (_R, _W, _R, _I, _I),
+    "frame_pixels": (_R, _W, _R, _R, _I),
+    "fps_shown": (_R, _W, _R, _R, _I),
     "layers": (_R, _I, _I, _I, _I),
     "numerics": (_R, _I, _W, _I, _I),
     "thumbnails": (_R, _I, _I, _I, _I),
@@ -164,6 +166,10 @@ class Provenance:
     segment_frames : int or 'whole' or None
     keyframes : int or None
         Keyframes per segment, K.
+    frame_pixels : (int, int) or None
+        Fewest and most pixels of a frame; None also where the processor is used as it comes.
+    fps_shown : float or None
+        Rate at which keyframes were said to follow each other; None: the video's own.
     layers : tuple of int or None
         Layers kept.
     manifest_digest : str or None
@@ -178,6 +184,8 @@ class Provenance:
     prompt: str | None = None
     segment_frames: int | Literal["whole"] | None = None
     keyframes: int | None = None
+    frame_pixels: tuple[int, int] | None = None
+    fps_shown: float | None = None
     layers: tuple[int, ...] | None = None
     manifest_digest: str | None = None
     num_features: int | None = None
@@ -186,12 +194,14 @@ class Provenance:
     @classmethod
     def of(cls, attributes: Mapping[str, Any], num_features: int | None = None) -> Self:
         """Read a store's attributes, of which none needs to be there."""
-        layers = _plain(attributes.get("layers"))
+        layers, pixels = _plain(attributes.get("layers")), _plain(attributes.get("frame_pixels"))
         return cls(
             model=ModelRecord.of(_mapping(attributes.get("model"))),
             prompt=attributes.get("prompt"),
             segment_frames=attributes.get("segment_frames"),
             keyframes=attributes.get("keyframes"),
+            frame_pixels=(pixels[0], pixels[1]) if isinstance(pixels, list) else None,
+            fps_shown=attributes.get("fps_shown"),
             layers=tuple(layers) if isinstance(layers, list) else None,
             manifest_digest=_mapping(attributes.get("manifest")).get("digest"),
             num_features=num_features,

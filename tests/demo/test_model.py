@@ -11,7 +11,6 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from hiprobe.demo import train as train_module
 from hiprobe.demo.captions import STYLES, caption, seen_events, verb
 from hiprobe.demo.clips import ANOMALOUS_EVENTS, Renderer, plan_clips
-from hiprobe.demo.equal_windows import batch_equal_windows
 from hiprobe.demo.model import TRAINED_MODEL, new_processor
 from hiprobe.demo.training_data import (
     CLIPS_PER_BATCH,
@@ -142,28 +141,6 @@ def test_a_training_batch_follows_from_its_index():
     assert 0 < batch["foreground"].mean() < 0.3
     with pytest.raises(IndexError):
         TrainingBatches(processor, 2, seed=5)[2]
-
-
-def test_attention_over_equal_windows_is_the_stock_attention(model):
-    batch = TrainingBatches(new_processor(), 1, seed=0)[0]
-    pixels, grid = batch["pixel_values_videos"], batch["video_grid_thw"]
-    ours = AutoModelForImageTextToText.from_pretrained(TRAINED_MODEL, dtype=torch.float32).eval()
-    batch_equal_windows(ours)
-    with torch.inference_mode():
-        stock = model.model.visual(pixels, grid_thw=grid).pooler_output
-        batched = ours.model.visual(pixels, grid_thw=grid).pooler_output
-    torch.testing.assert_close(batched, stock, rtol=1e-4, atol=1e-4)
-    assert model.config.vision_config._attn_implementation == "sdpa"
-
-
-def test_windows_of_different_sizes_are_refused():
-    model = AutoModelForImageTextToText.from_pretrained(TRAINED_MODEL, dtype=torch.float32).eval()
-    batch_equal_windows(model)
-    # 12 x 8 patches: windows of 8 x 8 and of 4 x 8.
-    grid = torch.tensor([[1, 12, 8]])
-    pixels = torch.zeros(96, model.model.visual.patch_embed.proj.weight[0].numel())
-    with pytest.raises(ValueError, match="2 windows of up to 64 positions hold 96: not equal"):
-        model.model.visual(pixels, grid_thw=grid)
 
 
 @pytest.mark.slow
