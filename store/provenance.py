@@ -76,6 +76,7 @@ CIRCUMSTANCES = frozenset(
         "libraries",
         "created",
         "parity",
+        "runs",
         "merged_from",
         "relabelled",
     ]
