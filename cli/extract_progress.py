@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from threading import Event, Thread
+from typing import Any, Protocol
 
 from rich.progress import (
     BarColumn,
@@ -26,9 +27,23 @@ from hiprobe.cli.output import say, say_parity, terminal
 from hiprobe.extract import pipeline
 from hiprobe.extract.changed_files import CHANGED
 from hiprobe.extract.config import ExtractConfig
-from hiprobe.extract.extractor import Progress as Step
 from hiprobe.extract.pipeline import ExtractSummary
+from hiprobe.extract.tally import Progress as Step
+from hiprobe.extract.tally import Tally
 from hiprobe.store import FAILED, write_errors
+
+# Where nobody looks at a bar: a line in the log of nohup or Slurm.
+SECONDS_BETWEEN_LINES = 60.0
+
+
+class _Display(Protocol):
+    """Shows where a run is."""
+
+    def show(self, video_id: str = "") -> None:
+        """Show the tally as it is now."""
+
+    def say(self, text: str, style: str) -> None:
+        """Say something beside it."""
 
 
 class _RateColumn(ProgressColumn):
@@ -39,38 +54,68 @@ class _RateColumn(ProgressColumn):
         return Text("–/s" if speed is None else f"{speed:.1f}/s")
 
 
+class _Bar:
+    """A bar on a terminal."""
+
+    def __init__(self, bar: Progress, tally: Tally) -> None:
+        self._bar, self._tally = bar, tally
+        self._task = bar.add_task("extract", total=None, state="loading the model")
+
+    def show(self, video_id: str = "") -> None:
+        """See `_Display`."""
+        tally = self._tally
+        self._bar.update(
+            self._task,
+            total=tally.num_segments,
+            completed=tally.segments_done,
+            state=_state(tally, video_id) if video_id else f"{tally.num_videos} videos",
+        )
+
+    def say(self, text: str, style: str) -> None:
+        """See `_Display`."""
+        self._bar.console.print(text, style=style, soft_wrap=True)
+
+
+class _Lines:
+    """Plain lines in a log, at their own time: `show` does nothing."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally, self._console = tally, terminal(stderr=True)
+
+    def show(self, video_id: str = "") -> None:
+        """See `_Display`."""
+
+    def say(self, text: str, style: str = "") -> None:
+        """See `_Display`."""
+        now = datetime.now().isoformat(sep=" ", timespec="seconds")
+        self._console.print(f"{now} {text}", soft_wrap=True)
+
+    def every(self, seconds: float, stop: Event) -> None:
+        """Say where the run is, until it stops; also while nothing moves."""
+        while not stop.wait(seconds):
+            self.say(_line(self._tally))
+
+
 def run_with_progress(config: ExtractConfig, log_json: Path | None) -> ExtractSummary:
-    """Extract, with a progress bar on the terminal and events in the log."""
-    console = terminal(stderr=True)
-    whole, rest = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
-    columns = (
-        BarColumn(bar_width=10, table_column=whole),
-        MofNCompleteColumn(table_column=whole),
-        _RateColumn(table_column=whole),
-        TimeRemainingColumn(table_column=whole),
-        TextColumn("{task.fields[state]}", markup=False, table_column=rest),
-    )
-    with Progress(*columns, console=console, expand=True) as bar, _log(log_json) as log:
-        task = bar.add_task("extract", total=None, state="loading the model")
-        totals = {"failed": 0.0, "seconds": 0.0, "waited": 0.0, "gpu_bytes": 0.0}
+    """Extract, with a bar on a terminal or lines in a log, and events in the JSON log."""
+    tally = Tally()
+    with _display(tally) as display, _log(log_json) as log:
 
         def on_plan(num_videos: int, num_segments: int) -> None:
-            bar.update(task, total=num_segments, state=f"{num_videos} videos")
+            tally.plan(num_videos, num_segments)
+            display.show()
             log("plan", num_videos=num_videos, num_segments=num_segments)
 
         def on_progress(step: Step) -> None:
-            totals["failed"] += step.outcome == FAILED
-            totals["seconds"] += step.seconds
-            totals["waited"] += step.waited_seconds
-            totals["gpu_bytes"] = max(totals["gpu_bytes"], step.gpu_bytes)
-            bar.update(task, advance=step.num_segments, state=_state(step.video_id, totals))
+            tally.add(step)
+            display.show(step.video_id)
             if step.outcome in (FAILED, CHANGED):
-                bar.console.print(f"{step.outcome}: {step.reason}", style="red")
+                display.say(f"{step.outcome}: {step.reason}", "red")
             if step.outcome:
-                log("video", **asdict(step))
+                log("video", **_logged(step))
 
         def on_warning(text: str) -> None:
-            bar.console.print(f"warning: {text}", style="yellow", soft_wrap=True)
+            display.say(f"warning: {text}", "yellow")
             log("warning", text=text)
 
         log("start", store=str(config.store), model=config.backbone.model)
@@ -79,14 +124,74 @@ def run_with_progress(config: ExtractConfig, log_json: Path | None) -> ExtractSu
         return summary
 
 
-def _state(video_id: str, totals: dict[str, float]) -> str:
-    """Say how long the model waited for videos, what it holds of the GPU, and which video it is."""
-    parts = [f"waited {totals['waited'] / max(totals['seconds'], 1e-9):.0%}"]
-    if totals["gpu_bytes"]:
-        parts.append(f"{totals['gpu_bytes'] / 2**30:.1f} GiB GPU")
-    if totals["failed"]:
-        parts.append(f"{totals['failed']:.0f} failed")
-    return " · ".join([*parts, video_id])
+@contextmanager
+def _display(tally: Tally) -> Iterator[_Display]:
+    """Show a bar on a terminal; elsewhere a line a minute, one at the start and one at the end."""
+    console = terminal(stderr=True)
+    if console.is_terminal:
+        whole, rest = Column(no_wrap=True), Column(no_wrap=True, overflow="ellipsis", ratio=1)
+        columns = (
+            BarColumn(bar_width=10, table_column=whole),
+            MofNCompleteColumn(table_column=whole),
+            _RateColumn(table_column=whole),
+            TimeRemainingColumn(table_column=whole),
+            TextColumn("{task.fields[state]}", markup=False, table_column=rest),
+        )
+        with Progress(*columns, console=console, expand=True) as bar:
+            yield _Bar(bar, tally)
+        return
+    lines, stop = _Lines(tally), Event()
+    lines.say(_line(tally))
+    thread = Thread(target=lines.every, args=(SECONDS_BETWEEN_LINES, stop), daemon=True)
+    thread.start()
+    try:
+        yield lines
+    finally:
+        stop.set()
+        thread.join()
+        lines.say(_line(tally))
+
+
+def _line(tally: Tally) -> str:
+    """Say where a run is, in a line of a log."""
+    if tally.num_segments is None:
+        return "loading the model, opening the videos"
+    parts = [
+        f"{tally.num_ended:,}/{tally.num_videos:,} videos",
+        f"{tally.segments_done:,}/{tally.num_segments:,} segments",
+        f"{tally.segments_per_second:.3g} segments/s",
+    ]
+    if (seconds := tally.seconds_left) is not None:
+        parts.append(f"{timedelta(seconds=round(seconds))} left")
+    return " · ".join([*parts, *_circumstances(tally)])
+
+
+def _state(tally: Tally, video_id: str) -> str:
+    """Say beside the bar what the model waits for, what it holds, and which video it is."""
+    return " · ".join([*_circumstances(tally), video_id])
+
+
+def _circumstances(tally: Tally) -> list[str]:
+    parts = [_waited(tally.waited)]
+    if tally.gpu_bytes:
+        parts.append(f"{tally.gpu_bytes / 2**30:.1f} GiB GPU")
+    if tally.num_failed:
+        parts.append(f"{tally.num_failed} failed")
+    return parts
+
+
+def _waited(shares: dict[str, float]) -> str:
+    """Say how much of its time the model waited, and for what."""
+    named = [f"{share:.0%} {name}" for name, share in shares.items() if share >= 0.005]
+    return f"waited {sum(shares.values()):.0%}" + (f" ({', '.join(named)})" if named else "")
+
+
+def _logged(step: Step) -> dict[str, Any]:
+    """What the JSON log says of a video that has ended: all of it, not its last step."""
+    fields = asdict(step)
+    num_segments, seconds = fields.pop("video_segments"), fields.pop("video_seconds")
+    del fields["waited_seconds"], fields["waited_on"]
+    return fields | {"num_segments": num_segments, "seconds": round(seconds, 3)}
 
 
 @contextmanager
@@ -138,6 +243,13 @@ def print_summary(summary: ExtractSummary, store: Path) -> None:
         f"{store}: {summary.num_done} videos done, {len(summary.failures)} failed"
         f"{changed}{pending}; {summary.num_segments} segments"
     )
+    if summary.run:
+        say(
+            f"this run: {summary.run['num_segments']} segments in "
+            f"{timedelta(seconds=round(summary.run['seconds']))}, "
+            f"{summary.run['segments_per_second']:.3g} a second; the model "
+            + _waited(summary.run["waited"])
+        )
 
 
 def _print_failures(

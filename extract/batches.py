@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -35,12 +36,16 @@ class Batch:
     inputs : dict of str to Tensor
         From `Backbone.prepare`.
     thumbnails : (segment, y, x, 3) uint8 or None
+    decoding_seconds, preparing_seconds : float
+        What its reader took.
     """
 
     job: Job
     num_segments: int
     inputs: dict[str, torch.Tensor]
     thumbnails: np.ndarray | None
+    decoding_seconds: float = 0.0
+    preparing_seconds: float = 0.0
 
     @property
     def num_bytes(self) -> int:
@@ -70,6 +75,9 @@ class End:
     note: str = ""
     failure: str = ""
     changed: str = ""
+    # Whoever waits for a video's end waits for the decoder.
+    decoding_seconds: float = 0.0
+    preparing_seconds: float = 0.0
 
     @property
     def num_bytes(self) -> int:
@@ -105,13 +113,17 @@ def read_batches(
     try:
         while True:
             room = writer.row_block - position % writer.row_block
+            started = time.monotonic()
             batch = _take(segments, min(batch_size.size, room))
             if not batch:
                 break
+            decoded = time.monotonic()
             num_segments, inputs = len(batch), _prepare(backbone, batch, job)
             thumbnails = _thumbnails(batch, writer.thumbnail_size)
             del batch  # the pixels: nobody needs them while the next ones are read
-            yield Batch(job, num_segments, inputs, thumbnails)
+            yield Batch(
+                job, num_segments, inputs, thumbnails, decoded - started, time.monotonic() - decoded
+            )
             position += num_segments
         note = check_length(job, reader)
     except VideoError as error:

@@ -20,8 +20,8 @@ from dask.distributed import KilledWorker
 from hiprobe.extract import cluster_worker
 from hiprobe.extract.backbone import BackboneDescription
 from hiprobe.extract.config import ExtractConfig
-from hiprobe.extract.extractor import OnProgress, Progress
 from hiprobe.extract.plan import Job
+from hiprobe.extract.tally import OnProgress, Progress
 from hiprobe.store import FAILED, PENDING, StoreWriter
 from hiprobe.store.dask_cluster import as_they_end, open_cluster, result_of, submit, wait_for
 

@@ -17,10 +17,11 @@ from dask.distributed import get_worker
 from hiprobe.extract.backbone import Backbone, BackboneDescription
 from hiprobe.extract.batch_size import BatchSize
 from hiprobe.extract.config import BackboneConfig, ExtractConfig
-from hiprobe.extract.extractor import Progress, extract_videos
+from hiprobe.extract.extractor import extract_videos
 from hiprobe.extract.parity import recompute
 from hiprobe.extract.plan import Job
 from hiprobe.extract.recipe import compare_with_model
+from hiprobe.extract.tally import Progress
 from hiprobe.store import PENDING, BlockWriter, ModelError, StoreError
 from hiprobe.store.provenance import Provenance, Purpose
 from hiprobe.store.schema import JOURNAL

@@ -7,8 +7,8 @@ readers' threads, the store's writer in one of its own.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 
@@ -21,42 +21,12 @@ from hiprobe.extract.batches import Batch, End, read_batches
 from hiprobe.extract.changed_files import CHANGED
 from hiprobe.extract.overlap import WriteBehind, read_ahead
 from hiprobe.extract.plan import Job
+from hiprobe.extract.tally import OnProgress, Progress
 from hiprobe.store import DONE, FAILED, BlockWriter, VideoError
 
 # Batches that wait for the model (so many, and so large together), and blocks that wait for the
 # disk: what bounds the memory.
 BATCHES_AHEAD, BYTES_AHEAD, BLOCKS_BEHIND = 4, 2**31, 4
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run is; sent before each video and after each batch.
-
-    Attributes
-    ----------
-    video_id : str
-    num_segments : int
-        Finished since the last message.
-    outcome : str
-        'done', 'failed' or 'changed' (see `changed_files`) when the video has ended, else empty.
-    reason : str
-        Why it failed, how it has changed, or a note.
-    seconds, waited_seconds : float
-        Since the last message; and of these, how long the model waited for segments.
-    gpu_bytes : int
-        The most GPU memory that the process has held so far; 0 without a GPU.
-    """
-
-    video_id: str
-    num_segments: int = 0
-    outcome: str = ""
-    reason: str = ""
-    seconds: float = 0.0
-    waited_seconds: float = 0.0
-    gpu_bytes: int = 0
-
-
-OnProgress = Callable[[Progress], None]
 
 
 class _OpenVideo:
@@ -74,6 +44,7 @@ class _OpenVideo:
         self._thumbnails: list[np.ndarray] = []
         # Batches of a failed video may still be on their way; they are dropped.
         self.has_failed = False
+        self._seconds, self._num_counted = 0.0, 0
 
     @property
     def num_segments(self) -> int:
@@ -108,6 +79,22 @@ class _OpenVideo:
     def leave(self, changed: str) -> Progress:
         """Commit nothing: it stays as it was, and unfinished, until the user decides."""
         return Progress(self._job.record.video_id, outcome=CHANGED, reason=changed)
+
+    def counted(
+        self, progress: Progress, seconds: float, waited_on: Mapping[str, float]
+    ) -> Progress:
+        """Add to a step what it took, and to the last one what all of them took."""
+        self._seconds += seconds
+        self._num_counted += progress.num_segments
+        return replace(
+            progress,
+            seconds=seconds,
+            waited_seconds=sum(waited_on.values()),
+            waited_on=waited_on,
+            gpu_bytes=_gpu_bytes(),
+            video_segments=self._num_counted if progress.outcome else 0,
+            video_seconds=self._seconds if progress.outcome else 0.0,
+        )
 
     def _write_block(self) -> None:
         states = np.concatenate(self._states, axis=1)
@@ -169,18 +156,16 @@ def extract_videos(
             for item, seconds_waited, started in _timed(items):
                 job = item.job
                 video = open_videos.setdefault(job.video, _OpenVideo(job, writer, behind))
+                seconds_blocked = behind.seconds_blocked
                 progress = _take(item, video, backbone, batch_size)
                 if isinstance(item, End):
                     del open_videos[job.video]
                 if progress is not None:
-                    on_progress(
-                        replace(
-                            progress,
-                            seconds=time.monotonic() - started,
-                            waited_seconds=seconds_waited,
-                            gpu_bytes=_gpu_bytes(),
-                        )
-                    )
+                    waited_on = {
+                        **_shares(item, seconds_waited),
+                        "writing": behind.seconds_blocked - seconds_blocked,
+                    }
+                    on_progress(video.counted(progress, time.monotonic() - started, waited_on))
         finally:
             # Also after Ctrl-C: stops the readers before the writer has its last blocks.
             items.close()  # type: ignore[attr-defined]
@@ -217,6 +202,13 @@ def _timed(
         except StopIteration:
             return
         yield item, time.monotonic() - started, started
+
+
+def _shares(item: Batch | End, seconds_waited: float) -> dict[str, float]:
+    """Part what the model waited for a batch as its reader's time parts."""
+    preparing = item.preparing_seconds / max(item.decoding_seconds + item.preparing_seconds, 1e-9)
+    preparing *= seconds_waited
+    return {"decoding": seconds_waited - preparing, "preprocessing": preparing}
 
 
 def _gpu_bytes() -> int:

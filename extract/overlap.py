@@ -7,6 +7,7 @@ works on one batch, the next ones are made ready and the last ones are written.
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -133,6 +134,11 @@ class WriteBehind:
 
     A context manager: leaving it waits for all calls. An error of a call is raised by the next
     `submit`, or on leaving.
+
+    Attributes
+    ----------
+    seconds_blocked : float
+        How long `submit` has waited for earlier calls, all in all.
     """
 
     def __init__(self, depth: int) -> None:
@@ -140,11 +146,14 @@ class WriteBehind:
         self._waiting: deque[Future[None]] = deque()
         self._depth = depth
         self._has_failed = False
+        self.seconds_blocked = 0.0
 
     def submit(self, function: Callable[..., None], *arguments: Any, **options: Any) -> None:
         """Call it when the earlier calls are done."""
+        started = time.monotonic()
         while self._waiting and (self._waiting[0].done() or len(self._waiting) >= self._depth):
             self._waiting.popleft().result()
+        self.seconds_blocked += time.monotonic() - started
         self._waiting.append(self._executor.submit(self._call, function, arguments, options))
 
     def _call(

@@ -11,7 +11,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -20,10 +20,10 @@ from hiprobe.extract.backbone import Backbone, BackboneDescription
 from hiprobe.extract.batch_size import BatchSize
 from hiprobe.extract.changed_files import CHANGED, find_changed, set_changed_aside
 from hiprobe.extract.config import ExtractConfig
-from hiprobe.extract.extractor import OnProgress, Progress
 from hiprobe.extract.plan import jobs_left, plan_new_videos, read_records, select, set_failed_aside
 from hiprobe.extract.recipe import gone_on_with
 from hiprobe.extract.segments import segment_ranges
+from hiprobe.extract.tally import OnProgress, Progress, Tally
 from hiprobe.extract.thumbnails import THUMBNAIL_SIZE
 from hiprobe.extract.video import SegmentReader, inspect_video
 from hiprobe.extract.workplace import Workplace, workplace_for
@@ -43,6 +43,7 @@ from hiprobe.store.opened import OpenedStore
 from hiprobe.store.provenance import Provenance, Purpose, segment_frames_attribute
 from hiprobe.store.relabel import Differences, describe, label_differences
 
+RUNS_KEPT = 100
 LIBRARIES = ("hiprobe", "torch", "transformers", "torchvision", "av", "zarr", "numpy")
 
 
@@ -62,6 +63,8 @@ class ExtractSummary:
         The certificate of this run, see `hiprobe.extract.parity`.
     changed : dict of str to str
         Videos that were left as they are because their files have changed, by id, with how.
+    run : dict or None
+        What this run did, how fast, and what its model waited for: as in the store's ``runs``.
     """
 
     num_done: int
@@ -71,6 +74,7 @@ class ExtractSummary:
     notes: dict[str, str]
     parity: dict[str, Any] | None
     changed: dict[str, str] = field(default_factory=dict)
+    run: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -143,15 +147,33 @@ def extract(
         unchanged = [record for record in selected if record.video_id not in changed]
         jobs, num_segments = jobs_left(writer, unchanged, config.limit)
         on_plan(len(jobs), num_segments)
+        tally = Tally()
+        tally.plan(len(jobs), num_segments)
 
         def on_step(step: Progress) -> None:
+            tally.add(step)
             if step.outcome == CHANGED:
                 changed[step.video_id] = step.reason
             on_progress(step)
 
-        chosen.extract(writer, jobs, on_step)
+        try:
+            chosen.extract(writer, jobs, on_step)
+        except KeyboardInterrupt:
+            _record_run(writer, tally)
+            raise
+        run = _record_run(writer, tally)
         certificate = _certify(config, writer, chosen) if jobs else None
-    return _summarise(FeatureStore.open(config.store), records, certificate, changed)
+    summary = _summarise(FeatureStore.open(config.store), records, certificate, changed)
+    return replace(summary, run=run)
+
+
+def _record_run(writer: StoreWriter, tally: Tally) -> dict[str, Any] | None:
+    """Keep in the store what a run did, how fast, and what it waited for; None for nothing."""
+    if not tally.num_ended and not tally.segments_done:
+        return None
+    run = {"ended": datetime.now(UTC).isoformat(timespec="seconds"), **tally.as_record()}
+    writer.record("runs", [*writer.provenance.get("runs", []), run][-RUNS_KEPT:])
+    return run
 
 
 def _disagreement(config: ExtractConfig, differences: Differences) -> str:

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 from hiprobe.extract.backbone import Backbone, BackboneDescription
 from hiprobe.extract.batch_size import BatchSize
 from hiprobe.extract.config import ExtractConfig
-from hiprobe.extract.extractor import OnProgress, extract_videos
+from hiprobe.extract.extractor import extract_videos
 from hiprobe.extract.parity import recompute
 from hiprobe.extract.plan import Job
+from hiprobe.extract.tally import OnProgress
 from hiprobe.store import StoreWriter
 
 

@@ -78,6 +78,7 @@ CIRCUMSTANCES = frozenset(
         "libraries",
         "created",
         "parity",
+        "runs",
         "merged_from",
         "relabelled",
     ]

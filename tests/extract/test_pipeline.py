@@ -414,7 +414,16 @@ def test_the_log_has_a_line_for_each_video(job, tmp_path):
     assert [event["event"] for event in events] == ["start", "plan", *["video"] * 3, "end"]
     assert events[1]["num_segments"] == 77
     assert {event["outcome"] for event in events[2:5]} == {"done"}
+    assert {event["video_id"]: event["num_segments"] for event in events[2:5]} == {
+        "short": 1, "long": 71, "middle": 5,
+    }  # fmt: skip
     assert len(events[-1]["failures"]) == 4
+    # The model's time is parted among the videos, without a rest.
+    run = events[-1]["run"]
+    assert run["num_segments"] == 77
+    assert 0 < sum(event["seconds"] for event in events[2:5]) <= run["seconds"] + 0.01
+    assert events[3]["seconds"] > events[2]["seconds"]
+    assert FeatureStore.open(job.store).provenance["runs"] == [run]
 
 
 def test_whole_videos_as_one_segment(job):
