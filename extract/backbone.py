@@ -163,6 +163,11 @@ class Backbone:
                 layer.forward = torch.compile(layer.forward)
         self._text = prompt_text(config, processor)
 
+    @property
+    def tokenizer(self) -> Any:
+        """What turned the prompt into tokens."""
+        return self._processor.tokenizer
+
     def prepare(self, segments: Sequence[Segment], fps: float) -> dict[str, torch.Tensor]:
         """Turn segments into model inputs in main memory, each segment a video of its own.
 

@@ -77,6 +77,7 @@ CIRCUMSTANCES = frozenset(
         "created",
         "parity",
         "merged_from",
+        "subset_of",
         "relabelled",
     ]
 )
