@@ -27,6 +27,7 @@ from hiprobe.extract.check_numbers import (
     Agreement,
     Finding,
     finite_finding,
+    sentencepiece_finding,
     states_of,
 )
 from hiprobe.extract.check_speed import kernels, machine, time_batches
@@ -44,6 +45,8 @@ SCHEMA = "hiprobe-check-1"
 BATCH_SIZES = (1, 2, 4, 8, 16)
 DESCRIPTION_TOKENS = 64
 NUM_PRECISION_SEGMENTS = 4
+# Where a CPU computes an 8 B model in float32: a minute or more for each.
+NUM_PRECISION_SEGMENTS_ON_CPU = 2
 # Beside float32 weights: activations, and what the system needs.
 ROOM = 1.3
 
@@ -64,6 +67,8 @@ class CheckConfig:
     num_segments : int
         Of each video.
     batch_sizes : tuple of int
+    precision : bool
+        Compare with the same model in another precision: it is loaded once more.
     """
 
     backbone: BackboneConfig
@@ -73,6 +78,7 @@ class CheckConfig:
     keyframes: int = NUM_KEYFRAMES
     num_segments: int = 4
     batch_sizes: tuple[int, ...] = BATCH_SIZES
+    precision: bool = True
 
 
 @dataclass
@@ -159,7 +165,7 @@ def check(config: CheckConfig, on_step: Callable[[str], None] = lambda text: Non
     layers, num_features = backbone.layers, backbone.num_features
     del backbone
     _let_go()
-    if own is not None:
+    if own is not None and config.precision:
         on_step("the same in another precision")
         with _kept_going(report, "float32 and the model's dtype agree"):
             _compare_precision(config, samples, own, report)
@@ -224,6 +230,8 @@ def _examine(
     tolerance = tolerance_of(ModelRecord.of(report.model["model"]))
     layers, alone = backbone.layers, None
     report.inputs = [_seen(backbone, sample) for sample in samples]
+    if tokens := sentencepiece_finding(backbone.tokenizer, config.backbone.prompt):
+        report.findings.append(tokens)
     with _kept_going(report, "the model gives states"):
         on_step("states, one segment at a time and in batches")
         alone = states_of(backbone, samples, together=False)
@@ -279,7 +287,9 @@ def _compare_precision(
             attention="auto" if attention == "flash_attention_2" else attention,
         )
     )
-    first = replace(samples[0], segments=samples[0].segments[:NUM_PRECISION_SEGMENTS])
+    is_moved = device == "cpu" and report.machine["device"] != "cpu"
+    count = NUM_PRECISION_SEGMENTS_ON_CPU if is_moved else NUM_PRECISION_SEGMENTS
+    first = replace(samples[0], segments=samples[0].segments[:count])
     states = states_of(backbone, [first], together=False)
     own = own[:, : states.shape[1]]
     pair = (own, states) if other == "float32" else (states, own)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from importlib.util import find_spec
+from typing import Any, Self
 
 import numpy as np
 
@@ -113,3 +114,18 @@ def finite_finding(layers: Sequence[int], states: np.ndarray) -> Finding:
         return Finding(name, PASSED, f"{states.size:,} values, {len(layers)} layers")
     said = ", ".join(f"{count} in layer {layer}" for layer, count in bad.items())
     return Finding(name, FAILED, f"{said}: try --dtype bfloat16 or float32")
+
+
+def sentencepiece_finding(tokenizer: Any, prompt: str) -> Finding | None:
+    """Compare the prompt's tokens with the library sentencepiece's; None where it has no part."""
+    file = str(getattr(tokenizer, "vocab_file", None) or "")
+    if not file.endswith("tokenizer.model") or find_spec("sentencepiece") is None:
+        return None
+    import sentencepiece
+
+    expected = sentencepiece.SentencePieceProcessor(model_file=file).encode(prompt)
+    got = tokenizer.encode(prompt, add_special_tokens=False)
+    text = f"{len(expected)} tokens of the prompt" if got == expected else (
+        f"the prompt is {got}, sentencepiece has {expected}")  # fmt: skip
+    name = "tokens are sentencepiece's"
+    return Finding(name, PASSED if got == expected else FAILED, text)

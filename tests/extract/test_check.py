@@ -11,10 +11,11 @@ from hiprobe.extract import check as check_module
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.check import CheckConfig, check
 from hiprobe.extract.check_inputs import readable, take_samples
-from hiprobe.extract.check_numbers import Agreement, finite_finding
+from hiprobe.extract.check_numbers import Agreement, finite_finding, sentencepiece_finding
 from hiprobe.extract.config import BackboneConfig
 from hiprobe.store import VideoRecord, write_manifest
 from tests.cli.test_cli import hiprobe
+from tests.extract.test_internvl_chat import build as build_internvl_chat
 from tests.extract.tiny_models import build_internvl
 
 CPU = BackboneConfig(str(TRAINED_MODEL), device="cpu")
@@ -119,3 +120,12 @@ def test_agreement_is_held_against_the_distance_between_segments():
     near[1, 2, 3] = np.nan
     assert Agreement.of(layers, near, states, 1.0).finding("x").status == "FAILED"
     assert "1 in layer 1" in finite_finding(layers, near).text
+
+
+def test_tokens_of_a_converted_tokenizer_are_held_against_sentencepiece(tmp_path):
+    build_internvl_chat(tmp_path)
+    tokenizer = Backbone(BackboneConfig(str(tmp_path), device="cpu")).tokenizer
+    assert sentencepiece_finding(tokenizer, "Is anything wrong?").status == "passed"
+    tokenizer.encode = lambda text, **options: [1, 2]
+    assert sentencepiece_finding(tokenizer, "Is anything wrong?").status == "FAILED"
+    assert sentencepiece_finding(Backbone(CPU).tokenizer, "Is anything wrong?") is None
