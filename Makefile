@@ -6,7 +6,7 @@ OUT ?= demo-output
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint types format bench-l2 bench-intervals bench-extract bench-probe bench-evaluate stress-kill stress-damage \
+.PHONY: help install demo test check lint types format gpu-check bench-l2 bench-intervals bench-extract bench-probe bench-evaluate stress-kill stress-damage \
 	stress-full-disk stress-long bench-rules bench-demo-model demo-model clean
 
 help: ## List the targets
@@ -60,6 +60,9 @@ bench-probe: install ## Layer reads, DLSP and sweeps against the obvious ways
 
 bench-evaluate: install ## Exact metrics from segments against expanded frames and scikit-learn
 	$(BIN)/python benchmarks/evaluate_speed.py
+
+gpu-check: install ## What only a GPU can show, on the four published shapes; at most ten minutes
+	$(BIN)/python -m benchmarks.gpu_check
 
 stress-kill: install ## Kill an extraction with two workers at 100 random instants
 	$(BIN)/python benchmarks/kill_extract.py

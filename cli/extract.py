@@ -72,6 +72,7 @@ def extract(
             "after the highest.",
         ),
     ] = "all",
+    layers_from: options.LayersFrom = None,
     batch_size: Annotated[
         Any,
         options.number(
@@ -142,7 +143,7 @@ def extract(
             model=model,
             revision=revision,
             prompt=DEFAULT_PROMPT if prompt is None else prompt,
-            layers=layers,
+            layers=options.chosen_layers(layers, layers_from),
             dtype=dtype,
             device=device,
             attention=attention,
@@ -166,6 +167,7 @@ def extract(
         retry_failed=retry_failed,
         replace_changed=replace_changed,
         parity=parity,
+        layers_from=layers_from,
     )
     if dry_run:
         extract_progress.print_dry_run(config)

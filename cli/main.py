@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+import hiprobe.cli.check
 import hiprobe.cli.compare
 import hiprobe.cli.demo
 import hiprobe.cli.detect
@@ -32,9 +33,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 manifest = typer.Typer(help="Make a manifest: which videos there are, and their labels.")
-store = typer.Typer(help="Look into feature stores, check and join them.")
+store = typer.Typer(help="Look into feature stores, check, join and shrink them.")
 
 app.add_typer(manifest, name="manifest", no_args_is_help=True)
+app.command()(hiprobe.cli.check.check)
 app.command()(hiprobe.cli.extract.extract)
 app.command()(hiprobe.cli.probe.probe)
 app.command()(hiprobe.cli.layers.layers)
@@ -58,6 +60,7 @@ store.command("info")(hiprobe.cli.store.info)
 store.command("verify")(hiprobe.cli.store.verify)
 store.command("relabel")(hiprobe.cli.store.relabel)
 store.command("merge")(hiprobe.cli.store.merge)
+store.command("subset")(hiprobe.cli.store.subset)
 store.command("export")(hiprobe.cli.store.export)
 store.command("import")(hiprobe.cli.store.import_)
 

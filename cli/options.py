@@ -51,6 +51,17 @@ def layers(word: str, described: str) -> Any:
     return typer.Option(parser=parse, metavar="LAYERS", help=described)
 
 
+def chosen_layers(layers: Any, layers_from: Path | None) -> tuple[int, ...] | None:
+    """Put ``--layers`` and ``--layers-from`` together; None for all layers."""
+    from hiprobe.store import Probe
+
+    if layers_from is None:
+        return layers  # type: ignore[no-any-return]
+    if layers is not None:
+        raise typer.BadParameter("give --layers or --layers-from, not both")
+    return Probe.load(layers_from).layers_of_all_draws
+
+
 def _layer_list(text: str, words: str) -> tuple[int, ...]:
     """Read ``0,8,16-24``; anything else is wrong usage."""
     chosen: set[int] = set()
@@ -309,6 +320,13 @@ Attention = Annotated[
 LoadIn = Annotated[
     Literal["full", "8bit", "4bit"],
     typer.Option(help="Load the weights in full, or quantised by bitsandbytes."),
+]
+
+LayersFrom = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PROBE.json", help="Keep the layers that this probe reads, instead of --layers."
+    ),
 ]
 
 # Where the work is done.

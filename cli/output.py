@@ -32,6 +32,11 @@ def say(text: str, style: str | None = None) -> None:
     console.print(text, style=style, soft_wrap=not console.is_terminal)
 
 
+def folder_bytes(path: Path) -> int:
+    """Add up the sizes of a folder's files."""
+    return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+
+
 def warn(warnings: Iterable[str]) -> None:
     """Print warnings, a line each."""
     for warning in warnings:
@@ -46,10 +51,12 @@ def say_parity(certificate: dict[str, Any]) -> None:
         say("parity: no segment could be computed again", style="yellow")
         return
     layer = max(differences, key=differences.__getitem__)
+    control = certificate.get("between_segments", {})
+    beside = f"different segments {control[layer]:.1e}, " if control else ""
     say(
         f"parity: {len(certificate['segments'])} segments computed again one by one differ by at "
         f"most {differences[layer]:.1e} (relative L2, layer {layer}; "
-        f"tolerance {certificate['tolerance']:.0e})"
+        f"{beside}tolerance {certificate['tolerance']:.0e})"
     )
 
 

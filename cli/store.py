@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
 from hiprobe.cli import options
-from hiprobe.cli.output import check_parity, progress, say, say_parity, terminal, warn
+from hiprobe.cli.output import check_parity, folder_bytes, progress, say, say_parity, terminal, warn
 from hiprobe.cli.requirements import require_extract
 from hiprobe.store.errors import HiProbeError, listing
 
@@ -120,6 +120,37 @@ def merge(
     with progress("copying") as on_done:
         num_videos = merge_stores(out, parts, on_done)
     say(f"{out}: {num_videos} finished videos of {len(parts)} stores")
+
+
+def subset(
+    store: options.StorePath,
+    out: Annotated[Path, typer.Argument(help="The store to make.")],
+    layers: Annotated[
+        Any,
+        options.layers("all", "Keep these layers, such as 0,8,16-24, where 0 is the embedding."),
+    ] = "all",
+    layers_from: options.LayersFrom = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Keep only the video of this id, or of this pattern with *."),
+    ] = None,
+    split: Annotated[
+        Literal["train", "test"] | None, typer.Option(help="Keep only the videos of this split.")
+    ] = None,
+) -> None:
+    """Copy some layers of some videos into another, smaller store.
+
+    `hiprobe extract … --layers-from PROBE.json` goes on with it for the other videos.
+    """
+    from hiprobe.store.subset import subset as make_subset
+
+    kept = options.chosen_layers(layers, layers_from)
+    with progress("copying") as on_done:
+        num_videos = make_subset(
+            store, out, layers=kept, only=only or (), split=split, on_video=on_done
+        )
+    sizes = [f"{folder_bytes(one) / 1e6:.1f}" for one in (store, out)]
+    say(f"{out}: {num_videos} videos; {sizes[1]} MB, of {sizes[0]} MB in {store}")
 
 
 def export(

@@ -165,6 +165,11 @@ class Backbone:
         self._text = prompt_text(config, processor)
         self._pixels = frame_pixels(config, processor)
 
+    @property
+    def tokenizer(self) -> Any:
+        """What turned the prompt into tokens."""
+        return self._processor.tokenizer
+
     def prepare(self, segments: Sequence[Segment], fps: float) -> dict[str, torch.Tensor]:
         """Turn segments into model inputs in main memory, each segment a video of its own.
 

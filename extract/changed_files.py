@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hiprobe.store import DONE, PENDING, FileIdentity, StoreWriter, VideoRecord
+from hiprobe.store import DONE, PENDING, REPLACED, FileIdentity, StoreWriter, VideoRecord
 from hiprobe.store.index import StoreIndex
 
 CHANGED = "changed"
@@ -51,6 +51,34 @@ def find_changed(index: StoreIndex, records: Sequence[VideoRecord]) -> dict[str,
         if difference := changed_file(index.file(video), record.path):
             changed[record.video_id] = difference
     return changed
+
+
+def find_moved(index: StoreIndex, records: Sequence[VideoRecord]) -> dict[int, str]:
+    """Name the videos whose files the manifest has elsewhere than the store, by position.
+
+    Parameters
+    ----------
+    index : StoreIndex
+    records : sequence of VideoRecord
+        Without those that have changed: another file is no moved one.
+
+    Returns
+    -------
+    dict of int to str
+        The new paths. Where nothing is there, the store's own stays.
+    """
+    positions, moved = index.positions(), {}
+    for record in records:
+        video = positions.get(record.video_id)
+        if (
+            video is None
+            or index.status(video) == REPLACED
+            or index.file_path(video) == record.path
+        ):
+            continue
+        if Path(record.path).is_file():
+            moved[video] = record.path
+    return moved
 
 
 def set_changed_aside(writer: StoreWriter, changed: dict[str, str]) -> None:

@@ -91,6 +91,9 @@ class ExtractConfig:
         Plan and extract videos again whose files have changed.
     parity : int
         Segments to compute again at the end, one at a time.
+    layers_from : Path or None
+        A probe that is to score the states: they are made as those that it was trained on, or not
+        at all.
     """
 
     manifest: Path
@@ -110,3 +113,4 @@ class ExtractConfig:
     retry_failed: bool = False
     replace_changed: bool = False
     parity: int = 4
+    layers_from: Path | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from hiprobe.extract.backbone import process_segments
@@ -102,12 +103,7 @@ class Describer:
         self, segments: Sequence[Segment], prompts: Sequence[str], fps: float
     ) -> list[str]:
         """Generate the answers of one batch, if it fits into memory."""
-        texts = [chat_text(self._processor, prompt) for prompt in prompts]
-        rates = [fps] * len(segments)
-        inputs = process_segments(
-            self._processor, texts, segments, rates, self._pixels, self._fps_shown
-        )
-        inputs = inputs.to(self.device, self._model.dtype)
+        inputs = self._inputs(segments, prompts, fps)
         tokens = self._model.generate(
             **inputs,
             max_new_tokens=self._max_new_tokens,
@@ -120,3 +116,35 @@ class Describer:
         answers = tokens[:, inputs["input_ids"].shape[1] :]
         decoded = self._processor.batch_decode(answers, skip_special_tokens=True)
         return [answer.strip() for answer in decoded]
+
+    @torch.inference_mode()
+    def first_token_states(self, segment: Segment, prompt: str, fps: float) -> np.ndarray:
+        """States of the first token that `generate` gives, by its own account: (layer, feature).
+
+        All layers, float32. It is what `Backbone.states` must equal.
+        """
+        inputs = self._inputs([segment], [prompt], fps)
+        generated = self._model.generate(
+            **inputs,
+            max_new_tokens=1,
+            do_sample=False,
+            output_hidden_states=True,
+            return_dict_in_generate=True,
+        )
+        states = [layer[0, -1].float().cpu() for layer in generated.hidden_states[0]]
+        stacked: np.ndarray = torch.stack(states).numpy()
+        return stacked
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the whole model, with the LM head."""
+        return int(self._model.num_parameters())
+
+    def _inputs(self, segments: Sequence[Segment], prompts: Sequence[str], fps: float) -> Any:
+        """Make one left-padded batch on the device."""
+        texts = [chat_text(self._processor, prompt) for prompt in prompts]
+        rates = [fps] * len(segments)
+        inputs = process_segments(
+            self._processor, texts, segments, rates, self._pixels, self._fps_shown
+        )
+        return inputs.to(self.device, self._model.dtype)

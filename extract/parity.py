@@ -19,6 +19,12 @@ from hiprobe.extract.changed_files import changed_file
 from hiprobe.extract.config import BackboneConfig
 from hiprobe.extract.recipe import Recipe, compare_with_model
 from hiprobe.extract.segments import segment_ranges
+from hiprobe.extract.state_distances import (
+    TINY,
+    distances_between,
+    indistinct_layers,
+    relative_l2,
+)
 from hiprobe.extract.video import SegmentReader, inspect_video
 from hiprobe.store import FeatureStore, ModelError, StoreError, StoreWriter, VideoError
 from hiprobe.store.provenance import ModelRecord, Purpose
@@ -54,8 +60,10 @@ def recompute(path: Path, backbone: Backbone, num_segments: int, seed: int) -> d
         ``segments``: video id and number of each; per layer, the greatest over segments of
         ``relative_l2``, ``‖stored - again‖ / ‖again‖``, and of ``max_relative_difference``,
         ``max |stored - again| / max |again|``; ``tolerance`` of the former and the segments that
-        ``exceeded`` it in some layer; ``seed``, ``created``; ``warnings`` where videos had to be
-        passed over: their files are gone or have changed.
+        ``exceeded`` it in some layer; ``between_segments``, the control: per layer the median
+        relative L2 between two different ones of these segments; ``seed``, ``created``;
+        ``warnings`` where videos had to be passed over, because their files are gone or have
+        changed, and where a segment differs from itself nearly as much as from another.
 
     Raises
     ------
@@ -84,10 +92,13 @@ def recompute(path: Path, backbone: Backbone, num_segments: int, seed: int) -> d
             continue
         stored = store.video(video_id)[:, segment]
         measured.append(_Measured.of(str(video_id), int(segment), stored, again))
+    differences = _greatest(store, [one.of_l2 for one in measured])
+    control = distances_between(store.layers, [one.again for one in measured])
     certificate = {
         "segments": [[one.video_id, one.segment] for one in measured],
         "max_relative_difference": _greatest(store, [one.of_max for one in measured]),
-        "relative_l2": _greatest(store, [one.of_l2 for one in measured]),
+        "relative_l2": differences,
+        "between_segments": control,
         "tolerance": tolerance,
         "exceeded": [
             # Written so that nan, of which every comparison is false, exceeds it.
@@ -98,7 +109,8 @@ def recompute(path: Path, backbone: Backbone, num_segments: int, seed: int) -> d
         "seed": seed,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    return certificate | ({"warnings": [*passed_over.values()]} if passed_over else {})
+    warnings = [*passed_over.values(), *indistinct_layers(differences, control)]
+    return certificate | ({"warnings": warnings} if warnings else {})
 
 
 @dataclass(frozen=True)
@@ -109,20 +121,15 @@ class _Measured:
     segment: int
     of_max: np.ndarray
     of_l2: np.ndarray
+    again: np.ndarray
 
     @classmethod
     def of(cls, video_id: str, segment: int, stored: np.ndarray, again: np.ndarray) -> Self:
         """Compare (layer, feature) with (layer, feature)."""
         difference, again = stored.astype(np.float64) - again, again.astype(np.float64)
-        tiny = np.finfo(np.float32).tiny
-        greatest = np.maximum(np.abs(again).max(axis=1), tiny)
-        norm = np.maximum(np.linalg.norm(again, axis=1), tiny)
-        return cls(
-            video_id,
-            segment,
-            np.abs(difference).max(axis=1) / greatest,
-            np.linalg.norm(difference, axis=1) / norm,
-        )
+        greatest = np.maximum(np.abs(again).max(axis=1), TINY)
+        of_max = np.abs(difference).max(axis=1) / greatest
+        return cls(video_id, segment, of_max, relative_l2(stored, again), again)
 
 
 def tolerance_of(model: ModelRecord) -> float:

@@ -18,8 +18,14 @@ from typing import Any
 
 from hiprobe.extract.backbone import Backbone, BackboneDescription
 from hiprobe.extract.batch_size import BatchSize
-from hiprobe.extract.changed_files import CHANGED, find_changed, set_changed_aside
+from hiprobe.extract.changed_files import (
+    CHANGED,
+    find_changed,
+    find_moved,
+    set_changed_aside,
+)
 from hiprobe.extract.config import ExtractConfig
+from hiprobe.extract.layers_from import check_fits_probe
 from hiprobe.extract.plan import jobs_left, plan_new_videos, read_records, select, set_failed_aside
 from hiprobe.extract.recipe import gone_on_with
 from hiprobe.extract.segments import segment_ranges
@@ -133,7 +139,7 @@ def extract(
     records = read_records(config)
     config = gone_on_with(config)
     place = closing(workplace_for(config)) if workplace is None else nullcontext(workplace)
-    with place as chosen, _open_writer(config, chosen.description) as writer:
+    with place as chosen, _open_writer(config, chosen.description, on_warning) as writer:
         if config.retry_failed:
             set_failed_aside(writer, records)
         selected = select(records, config)
@@ -145,6 +151,7 @@ def extract(
             on_warning(_disagreement(config, differences))
         plan_new_videos(writer, records, config.segment_frames)
         unchanged = [record for record in selected if record.video_id not in changed]
+        writer.move_videos(find_moved(writer.index, unchanged))
         jobs, num_segments = jobs_left(writer, unchanged, config.limit)
         on_plan(len(jobs), num_segments)
         tally = Tally()
@@ -255,7 +262,9 @@ def _time_model(
     return (time.monotonic() - started) / len(segments)
 
 
-def _open_writer(config: ExtractConfig, backbone: BackboneDescription) -> StoreWriter:
+def _open_writer(
+    config: ExtractConfig, backbone: BackboneDescription, on_warning: Callable[[str], None]
+) -> StoreWriter:
     """Create the store, or open it after checking that this run would give the same numbers."""
     fixed = {
         **backbone.provenance,
@@ -264,6 +273,10 @@ def _open_writer(config: ExtractConfig, backbone: BackboneDescription) -> StoreW
         "layers": list(backbone.layers),
         "thumbnails": list(THUMBNAIL_SIZE) if config.thumbnails else None,
     }
+    if config.layers_from is not None:
+        check_fits_probe(
+            config.layers_from, Provenance.of(fixed, backbone.num_features), on_warning
+        )
     if (config.store / "zarr.json").exists():
         writer = StoreWriter(config.store)
         stored = Provenance.of(writer.provenance)

@@ -1,12 +1,15 @@
-"""Giving a new store what another one holds: what merging and importing share."""
+"""Giving a new store what another one holds: what merging, shrinking and importing share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from hiprobe.store.manifest import VideoRecord
+from hiprobe.store.reader import FeatureStore
+from hiprobe.store.row_plan import PlannedVideo
 from hiprobe.store.schema import DONE, STRUCTURE
 from hiprobe.store.writer import StoreWriter
 
@@ -14,6 +17,25 @@ from hiprobe.store.writer import StoreWriter
 def provenance_of_copy(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out the attributes that a new store gets of its own."""
     return {name: value for name, value in attributes.items() if name not in STRUCTURE}
+
+
+def plan_as_decoded(store: FeatureStore, video_ids: Sequence[str]) -> list[PlannedVideo]:
+    """Plan a store's finished videos as they were decoded there, not as they were announced."""
+    # Grouped once: looking through all segments for each video takes their product.
+    rows = store.segments.groupby("video_id").indices
+    ranges = store.segments[["start_frame", "stop_frame"]].to_numpy()
+    planned = []
+    for video_id in video_ids:
+        video = store.videos.loc[video_id]
+        record = VideoRecord(
+            video_id=video_id,
+            **{name: video[name] for name in ("path", "split", "label", "category", "annotations")},
+        )
+        own = ranges[rows.get(video_id, np.arange(0))].tolist()
+        segments = [(int(start), int(stop)) for start, stop in own]
+        length, fps = int(video["num_frames"]), float(video["fps"])
+        planned.append(PlannedVideo(record, length, fps, segments, store.file(video_id)))
+    return planned
 
 
 def write_video(

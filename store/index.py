@@ -80,6 +80,10 @@ class StoreIndex:
         """One of `pending`, `done`, `failed`, `replaced`."""
         return str(self._videos["status"][video])
 
+    def file_path(self, video: int) -> str:
+        """Where its file was when it was last looked for."""
+        return str(self._videos["path"][video])
+
     def error(self, video: int) -> str:
         """Why it failed, or a note on a finished one; may be empty."""
         return str(self._videos["error"][video])

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from hiprobe.store.copying import provenance_of_copy, write_video
+from hiprobe.store.copying import plan_as_decoded, provenance_of_copy, write_video
 from hiprobe.store.errors import StoreError
-from hiprobe.store.manifest import VideoRecord
 from hiprobe.store.provenance import Purpose
 from hiprobe.store.reader import FeatureStore
-from hiprobe.store.row_plan import PlannedVideo
 from hiprobe.store.schema import DONE
 from hiprobe.store.writer import StoreWriter
 
@@ -50,14 +46,9 @@ def merge(
         # An earlier call, interrupted or with fewer parts, may have planned some already.
         known = writer.index.positions()
         new = [video_id for video_id in owners if video_id not in known]
-        # Grouped once a store: looking through all segments for each video takes their product.
-        rows = {store.path: store.segments.groupby("video_id").indices for store in stores}
-        writer.add_videos(
-            [
-                _plan(store, video_id, rows[store.path].get(video_id, np.arange(0)))
-                for video_id, store in ((video_id, owners[video_id]) for video_id in new)
-            ]
-        )
+        for store in stores:
+            own = [video_id for video_id in new if owners[video_id] is store]
+            writer.add_videos(plan_as_decoded(store, own))
         positions = writer.index.positions()
         for done, (video_id, store) in enumerate(owners.items()):
             on_video(done, len(owners))
@@ -121,16 +112,3 @@ def _open(out: Path, stores: Sequence[FeatureStore], parts: Sequence[Path]) -> S
         row_block=stores[0].row_block,
         thumbnail_size=stores[0].thumbnail_size,
     )
-
-
-def _plan(store: FeatureStore, video_id: str, rows: np.ndarray) -> PlannedVideo:
-    """Plan a part's video as it was decoded there, not as it was announced."""
-    video = store.videos.loc[video_id]
-    record = VideoRecord(
-        video_id=video_id,
-        **{name: video[name] for name in ("path", "split", "label", "category", "annotations")},
-    )
-    segments = store.segments[["start_frame", "stop_frame"]].to_numpy()[rows]
-    ranges = [(int(start), int(stop)) for start, stop in segments]
-    file = store.file(video_id)
-    return PlannedVideo(record, int(video["num_frames"]), float(video["fps"]), ranges, file)

@@ -80,6 +80,7 @@ CIRCUMSTANCES = frozenset(
         "parity",
         "runs",
         "merged_from",
+        "subset_of",
         "relabelled",
     ]
 )

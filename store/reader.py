@@ -186,15 +186,16 @@ class FeatureStore:
         if group:
             yield group, self.layer(layer, group)
 
-    def video(self, video_id: str) -> np.ndarray:
-        """Read all layers of one video.
+    def video(self, video_id: str, layers: Iterable[int] | None = None) -> np.ndarray:
+        """Read all layers of one video, or some.
 
         Returns
         -------
         (layer, segment, feature) float32
         """
         (video,) = self._video_indices([video_id])
-        states = self._arrays.read(range(len(self.layers)), [video])
+        wanted = [self._layer_position(one) for one in (self.layers if layers is None else layers)]
+        states = self._arrays.read(wanted, [video])
         self._check_present(states, [video])
         return states
 

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from filelock import FileLock
 
 from hiprobe.store import schema
@@ -163,6 +164,19 @@ class StoreWriter(BlockWriter):
     def replace_failed(self, video: int) -> None:
         """Set a failed video aside, so that `add_videos` may plan one of its id again."""
         self.finish_video(video, status=schema.REPLACED, num_frames=0, fps=float("nan"))
+
+    def move_videos(self, paths: dict[int, str]) -> None:
+        """Say where videos' files are now, by the videos' positions."""
+        if not paths:
+            return
+        with write_errors(self.path):
+            videos = range(self.index.num_videos)
+            values = [paths.get(video, self.index.file_path(video)) for video in videos]
+            self._opened.array("path")[: len(values)] = np.array(
+                values, dtype=np.dtypes.StringDType()
+            )
+            self._commit()
+        self.refresh()
 
     def record(self, name: str, value: Any) -> None:
         """Keep something more about the store among its attributes, JSON-serialisable."""

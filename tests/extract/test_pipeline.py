@@ -257,6 +257,24 @@ def test_the_certificate_of_parity_is_kept(job):
     assert FeatureStore.open(job.store).provenance["parity"] == again
 
 
+def test_the_certificate_says_how_far_different_segments_are_apart(job):
+    certificate = extract(replace(job, parity=6)).parity
+    control = certificate["between_segments"]
+    assert list(control) == list(certificate["relative_l2"])
+    # The embedding of the last token is the same for all.
+    assert control["0"] == 0
+    assert all(control[layer] > 10 * certificate["relative_l2"][layer] for layer in ("5", "10"))
+    assert "warnings" not in certificate
+    one = certify(job.store, 1, device="cpu")
+    assert (one["between_segments"], one["exceeded"]) == ({}, [])
+
+
+def test_differences_as_large_as_those_between_segments_are_warned_of(job):
+    extract_with(job, lambda states, inputs: 2 * states(inputs))
+    warnings = certify(job.store, 6, device="cpu")["warnings"]
+    assert "numbers of such layers are mostly rounding" in warnings[0]
+
+
 def test_each_run_draws_other_segments_to_compute_again(job):
     first = extract(replace(job, parity=2, only=("long",))).parity
     second = extract(replace(job, parity=2)).parity
