@@ -20,9 +20,8 @@ NUM_FOLDS = 5
 class OneClassScorer(Scorer):
     r"""Log odds :math:`\mathrm{arsinh}((d - c) / s)` of a distance d to the normal samples.
 
-    The arsinh grows as the logarithm does: a segment may lie a hundred s away, for single segments
-    spread more than the means over videos that were learnt from, and the logistic of 40 is 1 already,
-    the same for all that lies beyond.
+    The arsinh grows as the logarithm does. Single segments spread more than the means over videos
+    that were learnt from, so one may lie a hundred s away, and the logistic of 40 is 1 already.
 
     Features are in the normal samples' standard deviations; otherwise a few massive activations
     are all the distance.
