@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,46 +84,31 @@ def folder(
     _write(draft, out)
 
 
-def ucf_crime(
-    annotations: AnnotationFile,
-    out: Out,
-    root: Root = None,
-    train_list: TrainList = None,
-    lengths: Lengths = None,
-) -> None:
-    """Build UCF-Crime's manifest from its original files."""
-    from hiprobe.manifest import benchmarks
+def _benchmark(name: str, described: str) -> Callable[..., None]:
+    """Make a benchmark's command, `described` in its help; their original files are of one form."""
 
-    draft = benchmarks.ucf_crime(annotations, root=root, train_list=train_list, lengths=lengths)
-    _write(draft, out)
+    def command(
+        annotations: AnnotationFile,
+        out: Out,
+        root: Root = None,
+        train_list: TrainList = None,
+        lengths: Lengths = None,
+    ) -> None:
+        from hiprobe.manifest import benchmarks
 
+        read = getattr(benchmarks, name)
+        _write(read(annotations, root=root, train_list=train_list, lengths=lengths), out)
 
-def xd_violence(
-    annotations: AnnotationFile,
-    out: Out,
-    root: Root = None,
-    train_list: TrainList = None,
-    lengths: Lengths = None,
-) -> None:
-    """Build XD-Violence's manifest from its original files."""
-    from hiprobe.manifest import benchmarks
-
-    draft = benchmarks.xd_violence(annotations, root=root, train_list=train_list, lengths=lengths)
-    _write(draft, out)
+    command.__doc__ = described
+    return command
 
 
-def msad(
-    annotations: AnnotationFile,
-    out: Out,
-    root: Root = None,
-    train_list: TrainList = None,
-    lengths: Lengths = None,
-) -> None:
-    """Build MSAD's manifest from its original files; an interval's last frame belongs to it."""
-    from hiprobe.manifest import benchmarks
-
-    draft = benchmarks.msad(annotations, root=root, train_list=train_list, lengths=lengths)
-    _write(draft, out)
+ucf_crime = _benchmark("ucf_crime", "Build UCF-Crime's manifest from its original files.")
+xd_violence = _benchmark("xd_violence", "Build XD-Violence's manifest from its original files.")
+msad = _benchmark(
+    "msad",
+    "Build MSAD's manifest from its original files; an interval's last frame belongs to it.",
+)
 
 
 def shanghaitech(

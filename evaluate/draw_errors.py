@@ -40,13 +40,12 @@ def draw_errors(
         ``se_videos`` and ``se_total``; None where an area is undefined.
     """
     rankings = [one.ranking(one.smoothed) for one in scored]
-    areas = [one.areas(one.smoothed) for one in scored]
+    metrics = [ranking.metrics() for ranking in rankings]
     errors = [ranking.auc_standard_error() for ranking in rankings]
     content: dict[str, Any] = {"num_draws": len(scored), "seeds": list(seeds)}
     for name in AREAS:
-        values = [one[name] for one in areas]
-        known = [value for value in values if value is not None]
-        if len(known) < len(values):  # the test frames are of one class, for every draw alike
+        known = [getattr(one, name) for one in metrics if one is not None]
+        if len(known) < len(scored):  # the test frames are of one class, for every draw alike
             content[name] = None
             continue
         of_videos = _mean_square_root(errors) if name == "auc" else ap_se

@@ -12,13 +12,12 @@ from dataclasses import astuple, dataclass
 import numpy as np
 import pandas as pd
 from scipy.spatial.distance import pdist, squareform
-from sklearn.metrics import roc_auc_score
 
-from hiprobe.probe.folds import folds_by_video
+from hiprobe.probe.folds import cross_validated_aucs, folds_by_video
 from hiprobe.probe.saliency import DEFAULT_BINS, LayerStatistics, dlsp, layer_statistics
 from hiprobe.probe.samples import choose_videos
 from hiprobe.store import HiProbeError
-from hiprobe.store.scorers import DEFAULT_L2, fit_scorer
+from hiprobe.store.scorers import DEFAULT_L2
 
 # In the study of docs/layer-rules.md (`make bench-rules`) it is ahead of the paper's rule, "dlsp",
 # in every setting of the trained model. It needs no anomalous samples.
@@ -145,22 +144,25 @@ def _cross_validated_auc(
     states: np.ndarray, samples: RuleSamples, statistics: LayerStatistics | None
 ) -> tuple[float]:
     """Mean AUC over samples of held-out folds, no video in two of them."""
-    aucs = []
     labels = samples.is_anomalous
-    for held_out in folds_by_video(samples.owner, labels, samples.seed, FOLD_REPEATS):
-        scorer = fit_scorer(samples.scorer, states[~held_out], labels[~held_out], samples.l2)
-        aucs.append(roc_auc_score(labels[held_out], scorer.logits(states[held_out])))
+    folds = folds_by_video(samples.owner, labels, samples.seed, FOLD_REPEATS)
+    aucs = cross_validated_aucs(states, labels, folds, samples.scorer, samples.l2)
     return (float(np.mean(aucs)),)
 
 
-def _standardised(states: np.ndarray, samples: RuleSamples) -> tuple[np.ndarray, np.ndarray]:
-    """Samples on one scale, or a few massive activations are all the distance; and their labels."""
+def standardised(states: np.ndarray) -> np.ndarray:
+    """Bring features to one scale; otherwise a few massive activations are all the distance."""
+    scale = states.std(axis=0)
+    return (states - states.mean(axis=0)) / np.where(scale > 0, scale, 1.0)
+
+
+def _comparable(states: np.ndarray, samples: RuleSamples) -> tuple[np.ndarray, np.ndarray]:
+    """Standardised samples, no more than can be compared in pairs; and their labels."""
     labels = samples.is_anomalous
     if len(states) > MAX_PAIRED_SAMPLES:
         drawn = np.random.default_rng(samples.seed).permutation(len(states))[:MAX_PAIRED_SAMPLES]
         states, labels = states[drawn], labels[drawn]
-    scale = states.std(axis=0)
-    return (states - states.mean(axis=0)) / np.where(scale > 0, scale, 1.0), labels
+    return standardised(states), labels
 
 
 def _mmd(
@@ -170,8 +172,8 @@ def _mmd(
 
     With the kernel :math:`\exp(-\gamma d^2)`, :math:`\gamma = 1/(2 \cdot \mathrm{median}\ d^2)`.
     """
-    standardised, labels = _standardised(states, samples)
-    squares = pdist(standardised, "sqeuclidean")
+    scaled, labels = _comparable(states, samples)
+    squares = pdist(scaled, "sqeuclidean")
     kernel = squareform(np.exp(-squares / (2 * (np.median(squares) or 1.0))))
 
     def mean(one: np.ndarray, other: np.ndarray) -> float:
@@ -190,10 +192,10 @@ def _fisher(
     Δ is the gap of the classes' means, S_w the pooled covariance within them, r the mean of its
     diagonal: there are fewer samples than features, so S_w alone has no inverse.
     """
-    standardised, labels = _standardised(states, samples)
-    means = np.stack([standardised[~labels].mean(axis=0), standardised[labels].mean(axis=0)])
+    scaled, labels = _comparable(states, samples)
+    means = np.stack([scaled[~labels].mean(axis=0), scaled[labels].mean(axis=0)])
     gap = means[1] - means[0]
-    within = standardised - means[labels.astype(int)]
+    within = scaled - means[labels.astype(int)]
     num_samples, num_features = within.shape
     ridge = float((within**2).sum() / (num_samples * num_features)) or 1.0
     # Woodbury's identity: a matrix of samples, not of features.

@@ -17,19 +17,18 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata, spearmanr
+from scipy.stats import spearmanr
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 
-from hiprobe.probe.folds import folds_by_video, shuffle_by_video
+from hiprobe.probe.folds import cross_validated_aucs, folds_by_video, shuffle_by_video
+from hiprobe.probe.layer_rules import FOLD_REPEATS, standardised
 from hiprobe.probe.pipeline import ProbeConfig, layers_above_0
 from hiprobe.probe.saliency import METRICS, LayerStatistics, Saliency, dlsp, layer_statistics
 from hiprobe.probe.samples import Samples, choose_videos
 from hiprobe.store import FeatureStore, HiProbeError
 from hiprobe.store.layer_tables import LayerTables
-from hiprobe.store.scorers import fit_scorer
 
-FOLD_REPEATS = 4
 # Each costs as much as the table's own cross-validation. Fewer cannot tell 5 %; the largest of
 # twenty maxima is then the 95 % point.
 DEFAULT_SHUFFLES = 20
@@ -121,6 +120,9 @@ class _Labelling:
     def of(cls, owner: np.ndarray, is_anomalous: np.ndarray, seed: int) -> Self:
         return cls(is_anomalous, folds_by_video(owner, is_anomalous, seed, FOLD_REPEATS))
 
+    def cross_validated_aucs(self, states: np.ndarray, config: ProbeConfig) -> list[float]:
+        return cross_validated_aucs(states, self.is_anomalous, self.folds, config.scorer, config.l2)
+
 
 def _shuffled(samples: Samples, seed: int, number: int) -> Iterator[_Labelling]:
     """Shuffle the labels by video, `number` times."""
@@ -191,7 +193,7 @@ def _measure_layers(
         on_layer(done, len(layers))
         states = samples.states(store, layer)
         separation[layer] = _separation(states, true, config)
-        aucs[done] = [np.mean(_cross_validated_aucs(states, one, config)) for one in shuffled]
+        aucs[done] = [np.mean(one.cross_validated_aucs(states, config)) for one in shuffled]
         for own, rows in zip(statistics, subsets, strict=True):
             own[layer] = layer_statistics(states[rows], samples.is_anomalous[rows], config.num_bins)
     on_layer(len(layers), len(layers))
@@ -214,39 +216,17 @@ def _table(
 
 def _separation(states: np.ndarray, labelling: _Labelling, config: ProbeConfig) -> dict[str, float]:
     """How well the classes lie apart in one layer: without a scorer, and for the scorer."""
-    aucs = _cross_validated_aucs(states, labelling, config)
+    aucs = labelling.cross_validated_aucs(states, config)
     return {
-        "silhouette": float(silhouette_score(_standardise(states), labelling.is_anomalous)),
+        "silhouette": float(silhouette_score(standardised(states), labelling.is_anomalous)),
         "cv_auc": float(np.mean(aucs)),
         "cv_auc_std": float(np.std(aucs)),
     }
 
 
-def _cross_validated_aucs(
-    states: np.ndarray, labelling: _Labelling, config: ProbeConfig
-) -> list[float]:
-    """AUC over samples of the scorer, of each fold that is held out in turn."""
-    labels, aucs = labelling.is_anomalous, []
-    for test in labelling.folds:
-        scorer = fit_scorer(config.scorer, states[~test], labels[~test], config.l2)
-        aucs.append(_auc(labels[test], scorer.logits(states[test])))
-    return aucs
-
-
-def _auc(is_anomalous: np.ndarray, logits: np.ndarray) -> float:
-    """Area under the ROC curve by the samples' ranks (Mann and Whitney); a tie counts half.
-
-    scikit-learn's takes as long as a fit, and the shuffles need thousands.
-    """
-    num_anomalous = int(is_anomalous.sum())
-    num_normal = len(is_anomalous) - num_anomalous
-    surplus = rankdata(logits)[is_anomalous].sum() - num_anomalous * (num_anomalous + 1) / 2
-    return float(surplus / (num_anomalous * num_normal))
-
-
 def _embed(store: FeatureStore, samples: Samples, layer: int, seed: int) -> pd.DataFrame:
     """t-SNE of one layer's samples: the rows of ``tsne.csv``."""
-    states = _standardise(samples.states(store, layer))
+    states = standardised(samples.states(store, layer))
     # It has to lie below the number of samples; a third leaves each point some neighbours.
     perplexity = min(PERPLEXITY, (len(states) - 1) / 3)
     with warnings.catch_warnings():
@@ -262,12 +242,6 @@ def _embed(store: FeatureStore, samples: Samples, layer: int, seed: int) -> pd.D
             "y": positions[:, 1],
         }
     )
-
-
-def _standardise(states: np.ndarray) -> np.ndarray:
-    """Bring features to one scale; otherwise a few massive activations are all the distance."""
-    scale = states.std(axis=0)
-    return (states - states.mean(axis=0)) / np.where(scale > 0, scale, 1.0)
 
 
 def _summary(

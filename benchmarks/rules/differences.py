@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from benchmarks.rules.trials import Trial
+from hiprobe.evaluate.comparison import resample_videos
 
 NUM_RESAMPLES = 200
 
@@ -54,24 +55,24 @@ def differences(
     """
     videos = sorted({one for trial in trials[reference] for one in trial.video_ids})
     places = {one: index for index, one in enumerate(videos)}
-    rng = np.random.default_rng(seed)
-    resampled: dict[str, list[float]] = {name: [] for name in trials}
-    for _ in range(NUM_RESAMPLES):
-        drawn = rng.integers(len(videos), size=len(videos))
-        # The same videos for all candidates and draws; a draw's own training videos are not among
-        # those that it is tested on, and count for nothing there.
-        weights = np.bincount(drawn, minlength=len(videos)).astype(np.float64)
+
+    def mean_gaps(weights: np.ndarray) -> np.ndarray:
+        # A draw's own training videos are not among those that it is tested on: they count for
+        # nothing there.
         aucs = {name: _aucs(own, weights, places) for name, own in trials.items()}
-        for name, own in aucs.items():
-            resampled[name].append(float(np.nanmean(own - aucs[reference])))
+        return np.array([np.nanmean(own - aucs[reference]) for own in aucs.values()])
+
+    resampled = resample_videos(
+        mean_gaps, len(videos), NUM_RESAMPLES, seed, lambda done, total: None
+    )
     points = {name: np.array([trial.auc for trial in own]) for name, own in trials.items()}
     found = {}
-    for name, own in points.items():
+    for (name, own), of_videos in zip(points.items(), resampled.T, strict=True):
         gaps = own - points[reference]
         found[name] = Difference(
             float(gaps.mean()),
             float(gaps.std(ddof=1) / np.sqrt(len(gaps))),
-            float(np.nanstd(resampled[name])),
+            float(np.nanstd(of_videos)),
             float(np.mean((gaps > 0) + 0.5 * (gaps == 0))),
         )
     return found
