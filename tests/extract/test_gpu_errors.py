@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 
+import dask
+import numpy as np
 import pytest
 
 from hiprobe.demo.model import build_random_model
 from hiprobe.extract.config import BackboneConfig, ExtractConfig
-from hiprobe.store import VideoRecord, write_manifest
+from hiprobe.extract.pipeline import extract
+from hiprobe.store import FeatureStore, VideoRecord, write_manifest
 from hiprobe.store.verify import verify
 
 # In each process, a pass fails as an illegal access does, for good; as often as said.
@@ -73,3 +76,18 @@ def test_a_gpu_that_fails_at_once_again_ends_the_run_with_a_message(job):
     assert "error: " in result.stderr
     assert "the same command goes on" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_in_a_cluster_the_worker_starts_anew_and_the_others_go_on(job, tmp_path):
+    (tmp_path / "preload.py").write_text(FAIL.format(folder=str(tmp_path), at=2, times=1))
+    notes = []
+    with dask.config.set({"distributed.worker.preload": [str(tmp_path / "preload.py")]}):
+        summary = extract(
+            ExtractConfig(job.manifest, job.store, job.backbone, num_workers=2, parity=0),
+            on_note=notes.append,
+        )
+    assert (summary.num_done, summary.failures) == (4, {})
+    assert any("ends, to start anew" in note and "illegal memory" in note for note in notes)
+    assert sum(": cpu (" in note for note in notes) >= 2
+    assert np.isfinite(FeatureStore.open(job.store).layer(0)).all()
