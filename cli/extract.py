@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ from hiprobe.cli.requirements import require_extract
 
 
 def extract(
+    context: typer.Context,
     manifest: Annotated[
         Path, typer.Argument(help="The manifest of the videos, CSV or JSON Lines.")
     ],
@@ -81,6 +82,7 @@ def extract(
     ] = "auto",
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
+    share_gpu: options.ShareGpu = False,
     attention: options.Attention = "auto",
     load_in: options.LoadIn = "full",
     compile_layers: Annotated[
@@ -104,6 +106,10 @@ def extract(
     limit: Annotated[
         int | None, typer.Option(min=1, help="Take at most so many videos this time.")
     ] = None,
+    split: Annotated[
+        Literal["train", "test"] | None,
+        typer.Option(help="Take only the videos of this split this time."),
+    ] = None,
     only: Annotated[
         list[str] | None,
         typer.Option(help="Take only the video of this id, or of this pattern with *, this time."),
@@ -126,13 +132,15 @@ def extract(
 ) -> None:
     """Write every layer's first-token hidden state of every segment to a store.
 
-    Interrupted, or with more videos in the manifest: the same command goes on where it was.
+    Interrupted, or with more videos in the manifest: the same command goes on where it was. What is
+    not given is as in the store, where there is one.
     """
     rank, world_size = _share_of_videos(rank, world_size)
     require_extract()
     from hiprobe.cli import extract_progress
     from hiprobe.extract.backbone import DEFAULT_PROMPT, BackboneConfig
     from hiprobe.extract.config import ExtractConfig
+    from hiprobe.extract.settings import as_in_store
 
     if world_size > 1:
         store = store.with_name(f"{store.stem}.{rank}-of-{world_size}{store.suffix}")
@@ -146,6 +154,7 @@ def extract(
             layers=options.chosen_layers(layers, layers_from),
             dtype=dtype,
             device=device,
+            share_gpu=share_gpu,
             attention=attention,
             load_in=load_in,
             compile=compile_layers,
@@ -163,12 +172,14 @@ def extract(
         rank=rank,
         world_size=world_size,
         limit=limit,
+        split=split,
         only=tuple(only or ()),
         retry_failed=retry_failed,
         replace_changed=replace_changed,
         parity=parity,
         layers_from=layers_from,
     )
+    config = as_in_store(config, _given(context))
     if dry_run:
         extract_progress.print_dry_run(config)
         return
@@ -178,6 +189,16 @@ def extract(
         check_parity(summary.parity, store)
     if summary.failures or summary.changed:
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _given(context: typer.Context) -> set[str]:
+    """Names of the options that the user has given, as the configuration has them."""
+    names = {"compile_layers": "compile"}
+    return {
+        names.get(name, name)
+        for name in context.params
+        if (source := context.get_parameter_source(name)) and source.name != "DEFAULT"
+    }
 
 
 def _share_of_videos(rank: int | None, world_size: int | None) -> tuple[int, int]:

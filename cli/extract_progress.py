@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from rich.progress import (
     BarColumn,
@@ -23,17 +25,20 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from hiprobe.cli.output import say, say_parity, terminal
+from hiprobe.cli.output import say, say_parity, size, terminal
 from hiprobe.extract import pipeline
 from hiprobe.extract.changed_files import CHANGED
 from hiprobe.extract.config import ExtractConfig
+from hiprobe.extract.devices import GpuError
 from hiprobe.extract.pipeline import ExtractSummary
 from hiprobe.extract.tally import Progress as Step
 from hiprobe.extract.tally import Tally
-from hiprobe.store import FAILED, write_errors
+from hiprobe.store import DONE, FAILED, write_errors
 
 # Where nobody looks at a bar: a line in the log of nohup or Slurm.
 SECONDS_BETWEEN_LINES = 60.0
+# Set in the environment of a process that a GPU's error has made start anew.
+RELOADED = "HIPROBE_RELOADED"
 
 
 class _Display(Protocol):
@@ -118,10 +123,38 @@ def run_with_progress(config: ExtractConfig, log_json: Path | None) -> ExtractSu
             display.say(f"warning: {text}", "yellow")
             log("warning", text=text)
 
+        def on_note(text: str) -> None:
+            display.say(text, "")
+            log("note", text=text)
+
         log("start", store=str(config.store), model=config.backbone.model)
-        summary = pipeline.extract(config, on_progress, on_plan, on_warning=on_warning)
+        try:
+            summary = pipeline.extract(
+                config, on_progress, on_plan, on_warning=on_warning, on_note=on_note
+            )
+        except GpuError as error:
+            # Again and again only where each time something gets done.
+            if RELOADED in os.environ and not tally.num_ended:
+                raise
+            on_note(f"{error}\nStarting anew, with the same command.")
+            return _start_anew()
+        except KeyboardInterrupt:
+            display.say(
+                f"{config.store}: keeps the {tally.outcomes[DONE]} videos that this run has "
+                "finished, and the whole blocks of those begun.",
+                "yellow",
+            )
+            raise
         log("end", **asdict(summary))
         return summary
+
+
+def _start_anew() -> NoReturn:
+    """Put a new process in this one's place: CUDA works no more in one where it has failed."""
+    os.environ[RELOADED] = "1"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
 @contextmanager
@@ -215,16 +248,17 @@ def print_dry_run(config: ExtractConfig) -> None:
     with terminal(stderr=True).status("opening the videos, timing the model"):
         plan = pipeline.dry_run(config)
     _print_failures(plan.failures)
-    seconds = plan.num_segments * plan.seconds_per_segment
+    least, most = plan.seconds_range
+    hours = [timedelta(seconds=round(plan.num_segments * one)) for one in (least, most)]
     table = Table(title=f"Dry run: {config.manifest} → {config.store}", show_header=False)
     table.add_row("videos left", f"{plan.num_videos:,} ({len(plan.failures)} cannot be opened)")
     table.add_row("segments", f"{plan.num_segments:,}")
     table.add_row("video", f"{plan.video_seconds / 3600:.2f} hours")
-    table.add_row("states on disk", f"at most {plan.max_bytes / 1e9:.2f} GB")
+    table.add_row("states on disk", f"at most {size(plan.max_bytes)}")
     table.add_row(
         "model",
-        f"{plan.seconds_per_segment:.3f} s a segment, timed on one batch: "
-        f"{timedelta(seconds=round(seconds))} in all, with one worker",
+        f"{least:.2g} to {most:.2g} s a segment, in several batches: {hours[0]} to {hours[1]} in "
+        "all, with one worker",
     )
     terminal().print(table)
 
@@ -233,7 +267,9 @@ def print_summary(summary: ExtractSummary, store: Path) -> None:
     """Say how it went: failures, notes, the parity certificate, totals."""
     for video_id, note in summary.notes.items():
         say(f"note: {video_id}: {note}", style="yellow")
-    _print_failures(summary.failures)
+    earlier = {name: summary.failures[name] for name in summary.failed_earlier}
+    _print_failures({n: reason for n, reason in summary.failures.items() if n not in earlier})
+    _print_failures(earlier, "failed earlier; --retry-failed tries them again")
     _print_failures(summary.changed, "changed", "how its file has changed")
     if summary.parity:
         say_parity(summary.parity)

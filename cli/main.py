@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import sys
+from typing import Annotated
 
 import typer
 
@@ -63,6 +65,23 @@ store.command("merge")(hiprobe.cli.store.merge)
 store.command("subset")(hiprobe.cli.store.subset)
 store.command("export")(hiprobe.cli.store.export)
 store.command("import")(hiprobe.cli.store.import_)
+
+
+def _version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        print(f"hiprobe {importlib.metadata.version('hiprobe')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _hiprobe(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Say the version."),
+    ] = False,
+) -> None:
+    """Probe the hidden states of frozen multimodal LLMs for video anomaly detection."""
 
 
 def main() -> None:

@@ -313,6 +313,10 @@ Device = Annotated[
         help="Compute on this device, such as cpu or cuda:0; auto takes a GPU if there is one."
     ),
 ]
+ShareGpu = Annotated[
+    bool,
+    typer.Option("--share-gpu", help="Put the model on a GPU that has another one already, too."),
+]
 Attention = Annotated[
     Literal["auto", "sdpa", "flash_attention_2", "eager"],
     typer.Option(help="Compute attention with this implementation."),

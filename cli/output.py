@@ -37,6 +37,14 @@ def folder_bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
+def size(num_bytes: float) -> str:
+    """Write a number of bytes with two digits, in the unit that it takes: 45 kB, 1.2 GB."""
+    units = ["B", "kB", "MB", "GB", "TB", "PB"]
+    while num_bytes >= 999.5 and len(units) > 1:
+        num_bytes, units = num_bytes / 1000, units[1:]
+    return f"{num_bytes:.0f} {units[0]}" if num_bytes >= 10 else f"{num_bytes:.2g} {units[0]}"
+
+
 def warn(warnings: Iterable[str]) -> None:
     """Print warnings, a line each."""
     for warning in warnings:

@@ -2,38 +2,84 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from hiprobe.cli import options
-from hiprobe.cli.output import check_parity, folder_bytes, progress, say, say_parity, terminal, warn
+from hiprobe.cli.output import (
+    check_parity,
+    folder_bytes,
+    progress,
+    say,
+    say_parity,
+    size,
+    terminal,
+    warn,
+)
 from hiprobe.cli.requirements import require_extract
 from hiprobe.store.errors import HiProbeError, listing
 
+if TYPE_CHECKING:
+    from hiprobe.store import FeatureStore
 
-def info(store: options.StorePath) -> None:
-    """Say what a store holds and how it was made."""
+
+def info(
+    store: options.StorePath,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print all of it as JSON, with how it was made.")
+    ] = False,
+) -> None:
+    """Say what a store holds: videos done and failed, bytes, percent."""
     from rich.table import Table
 
     from hiprobe.store import FeatureStore
 
     features = FeatureStore.open(store)
+    content = _content(features)
+    if as_json:
+        print(json.dumps(content | {"provenance": features.provenance}, indent=2))
+        return
     table = Table("split", "label", "status", "videos", "segments", title=str(store))
     groups = features.videos.groupby(["split", "label", "status"])["num_segments"]
     for (split, label, status), counts in groups:
         table.add_row(split, label, status, str(len(counts)), str(counts.sum()))
-    console = terminal()
-    console.print(table)
+    terminal().print(table)
     say(
         f"layers {features.layers[0]} to {features.layers[-1]} ({len(features.layers)}), "
         f"{features.num_features} features"
     )
-    console.print_json(data=features.provenance)
-    for video_id, row in features.videos.iterrows():
-        if row["error"]:
-            say(f"{row['status']}: {video_id}: {row['error']}")
+    say(
+        f"{content['num_done']} videos done, {content['num_failed']} failed, "
+        f"{content['num_pending']} pending: {content['percent']:.0f} % of "
+        f"{content['num_segments']:,} segments, {size(content['num_bytes'])}; "
+        "--json tells the rest"
+    )
+    if failures := content["failures"]:
+        say(listing([f"failed: {name}: {reason}" for name, reason in failures.items()]))
+
+
+def _content(features: FeatureStore) -> dict[str, Any]:
+    """Count what a store holds."""
+    videos = features.videos
+    counts = videos["status"].value_counts()
+    planned, done = int(videos["num_segments"].sum()), len(features.segments)
+    remarks = {status: videos[videos["status"] == status]["error"] for status in ("done", "failed")}
+    return {
+        **{f"num_{status}": int(counts.get(status, 0)) for status in ("done", "failed", "pending")},
+        "num_segments": planned,
+        "num_segments_done": done,
+        "percent": 100 * done / max(planned, 1),
+        "num_bytes": sum(
+            file.stat().st_size for file in features.path.rglob("*") if file.is_file()
+        ),
+        "layers": features.layers,
+        "num_features": features.num_features,
+        "failures": dict(remarks["failed"]),
+        "notes": {name: note for name, note in remarks["done"].items() if note},
+    }
 
 
 def verify(
@@ -117,8 +163,10 @@ def merge(
     """Join the stores that `hiprobe extract --rank …` wrote."""
     from hiprobe.store.merge import merge as merge_stores
 
+    warnings: list[str] = []
     with progress("copying") as on_done:
-        num_videos = merge_stores(out, parts, on_done)
+        num_videos = merge_stores(out, parts, on_done, warnings.append)
+    warn(warnings)
     say(f"{out}: {num_videos} finished videos of {len(parts)} stores")
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from hiprobe.extract.backbone import Backbone
+from hiprobe.extract.devices import is_out_of_memory
 from hiprobe.store import VideoError
 
 CPU_BATCH_SIZE = 8
@@ -48,14 +49,6 @@ class BatchSize:
     def failed(self, num_segments: int) -> None:
         """Halve after a batch that did not fit, and grow no more."""
         self.size, self._grows = max(1, num_segments // 2), False
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether torch, NumPy or FFmpeg got no memory."""
-    # The CPU's allocator of torch has no error class of its own.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        "t allocate memory" in str(error)
-    )
 
 
 def states_of_any_size(

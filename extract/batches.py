@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from hiprobe.extract.backbone import Backbone
-from hiprobe.extract.batch_size import BatchSize, is_out_of_memory
+from hiprobe.extract.batch_size import BatchSize
 from hiprobe.extract.changed_files import changed_file
+from hiprobe.extract.devices import is_out_of_memory
 from hiprobe.extract.plan import Job
 from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.thumbnails import make_thumbnail

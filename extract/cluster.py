@@ -8,7 +8,7 @@ videos, under the same paths as this process does. What they do stands in
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +32,8 @@ class Cluster:
     Parameters
     ----------
     config : ExtractConfig
+    on_note : callable
+        Called with what workers say of themselves: their devices, and why they start anew.
 
     Raises
     ------
@@ -41,8 +43,10 @@ class Cluster:
         A worker cannot load the model.
     """
 
-    def __init__(self, config: ExtractConfig) -> None:
-        self._config = _absolute(config)
+    def __init__(
+        self, config: ExtractConfig, on_note: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self._config, self._on_note = _absolute(config), on_note
         self._stack = ExitStack()
         self._client = self._stack.enter_context(open_cluster(config.scheduler, config.num_workers))
         try:
@@ -57,9 +61,14 @@ class Cluster:
     def extract(self, writer: StoreWriter, jobs: Sequence[Job], on_progress: OnProgress) -> None:
         """Extract videos, one a task; see `hiprobe.extract.workplace.Workplace`."""
         run = f"hiprobe-{uuid4().hex}"
-        self._client.subscribe_topic(
-            run, lambda event: on_progress(Progress(**event[1]["progress"]))
-        )
+
+        def on_event(event: tuple[float, dict[str, Any]]) -> None:
+            if "note" in event[1]:
+                self._on_note(event[1]["note"])
+            else:
+                on_progress(Progress(**event[1]["progress"]))
+
+        self._client.subscribe_topic(run, on_event)
         with cluster_worker.marked(self._config.store, run):
             futures = {
                 submit(self._client, cluster_worker.extract_video, self._config, job, run): job
@@ -106,8 +115,9 @@ def _absolute(config: ExtractConfig) -> ExtractConfig:
 def _record_killer(writer: StoreWriter, job: Job, on_progress: OnProgress) -> None:
     """A video whose worker died again and again has failed; the others go on."""
     reason = (
-        f"{job.record.path}: the process that extracted it was killed several times, perhaps for "
-        "want of memory. Extract it with fewer --workers, or leave it out."
+        f"{job.record.path}: the process that extracted it was ended several times, perhaps for "
+        "want of memory or by an error of its GPU. Extract it with fewer --workers, or leave it "
+        "out."
     )
     # The workers' journals: one of them may have committed the end just before it was killed.
     writer.refresh()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -17,6 +18,7 @@ from dask.distributed import get_worker
 from hiprobe.extract.backbone import Backbone, BackboneDescription
 from hiprobe.extract.batch_size import BatchSize
 from hiprobe.extract.config import BackboneConfig, ExtractConfig
+from hiprobe.extract.devices import GpuError, claim_device, describe_device, gpu_errors
 from hiprobe.extract.extractor import extract_videos
 from hiprobe.extract.parity import recompute
 from hiprobe.extract.plan import Job
@@ -29,6 +31,7 @@ from hiprobe.store.schema import JOURNAL
 # A worker that was started with several threads has still one model, which keeps the states of a
 # pass until they are taken: two passes at a time would mix them.
 _ONE_AT_A_TIME = threading.Lock()
+SECONDS_FOR_LAST_WORDS = 1.0
 # The loaded model, by what it was loaded from.
 _loaded: dict[Any, Backbone] = {}
 
@@ -43,7 +46,7 @@ def recompute_segments(
     path: Path, config: BackboneConfig, num_segments: int, seed: int
 ) -> dict[str, Any]:
     """Make a parity certificate."""
-    with _ONE_AT_A_TIME:
+    with _ONE_AT_A_TIME, gpu_errors("parity"):
         return recompute(path, _backbone(config), num_segments, seed)
 
 
@@ -74,7 +77,12 @@ def extract_video(config: ExtractConfig, job: Job, run: str) -> Progress | None:
         if writer.index.status(job.video) != PENDING:
             return None
         _check_alike(writer, backbone)
-        return _extract(writer, backbone, config, job, run)
+        _introduce(run, str(backbone.device))
+        try:
+            return _extract(writer, backbone, config, job, run)
+        except GpuError as error:
+            _start_anew(run, str(error))
+            raise
 
 
 @contextmanager
@@ -142,8 +150,27 @@ def _backbone(config: BackboneConfig) -> Backbone:
         _loaded.clear()  # first, as two models may not fit
         # By itself, torch takes all cores in every one of the processes.
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // _num_neighbours()))
-        _loaded[key] = Backbone(config if config.device != "auto" else _with_own_gpu(config))
+        device = claim_device(config.device, share=config.share_gpu)
+        _loaded[key] = Backbone(replace(config, device=str(device)))
     return _loaded[key]
+
+
+@lru_cache(maxsize=1)
+def _introduce(run: str, device: str) -> None:
+    """Say, once a run, on which device this worker has its model."""
+    worker, described = get_worker(), describe_device(torch.device(device))
+    worker.log_event(run, {"note": f"worker {worker.address}: {described}"})
+
+
+def _start_anew(run: str, reason: str) -> None:
+    """End this process, which can use its GPU no more: a nanny starts another.
+
+    Dask gives the video to whoever is there, and after several such ends to nobody.
+    """
+    worker = get_worker()
+    worker.log_event(run, {"note": f"worker {worker.address} ends, to start anew: {reason}"})
+    time.sleep(SECONDS_FOR_LAST_WORDS)  # the worker's own thread sends them
+    os._exit(1)
 
 
 def _files(folder: Path) -> tuple[tuple[str, int, int], ...]:
@@ -173,12 +200,3 @@ def _num_neighbours() -> int:
     host = worker.address.rpartition(":")[0]
     addresses = worker.client.scheduler_info(n_workers=-1)["workers"]
     return max(1, sum(address.rpartition(":")[0] == host for address in addresses))
-
-
-def _with_own_gpu(config: BackboneConfig) -> BackboneConfig:
-    """Deal the GPUs that this process sees to the workers of a local cluster, by their names."""
-    name, num_gpus = str(get_worker().name), torch.cuda.device_count()
-    # Workers that a user started have names of their own, and GPUs that the user gave them.
-    if num_gpus < 2 or not name.isdecimal():
-        return config
-    return replace(config, device=f"cuda:{int(name) % num_gpus}")

@@ -30,6 +30,8 @@ class BackboneConfig:
         'auto': the checkpoint's own on a GPU, float32 on a CPU.
     device : str
         'auto' (a GPU where there is one), 'cpu', 'cuda:0', …
+    share_gpu : bool
+        Put the model on a GPU that another process of hiprobe has its own on, too.
     attention : {'auto', 'sdpa', 'flash_attention_2', 'eager'}
         Transformers' implementation; 'auto' is its own choice, SDPA where the model has it.
     load_in : {'full', '8bit', '4bit'}
@@ -49,6 +51,7 @@ class BackboneConfig:
     layers: tuple[int, ...] | None = None
     dtype: str = "auto"
     device: str = "auto"
+    share_gpu: bool = False
     attention: str = "auto"
     load_in: str = "full"
     compile: bool = False
@@ -83,6 +86,8 @@ class ExtractConfig:
         Take every `world_size`-th video of the manifest, from the `rank`-th on.
     limit : int or None
         At most so many videos in this run.
+    split : {'train', 'test'} or None
+        Extract the videos of this split in this run; None: of both.
     only : tuple of str
         Ids of the videos to extract in this run, or patterns with ``*``; none: all.
     retry_failed : bool
@@ -109,6 +114,7 @@ class ExtractConfig:
     rank: int = 0
     world_size: int = 1
     limit: int | None = None
+    split: str | None = None
     only: tuple[str, ...] = ()
     retry_failed: bool = False
     replace_changed: bool = False

@@ -19,6 +19,7 @@ from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.batch_size import BatchSize, states_of_any_size
 from hiprobe.extract.batches import Batch, End, read_batches
 from hiprobe.extract.changed_files import CHANGED
+from hiprobe.extract.devices import gpu_errors
 from hiprobe.extract.overlap import WriteBehind, read_ahead
 from hiprobe.extract.plan import Job
 from hiprobe.extract.tally import OnProgress, Progress
@@ -184,7 +185,8 @@ def _take(
             return video.fail(item.failure)
         return video.finish(item.num_frames, item.note)
     try:
-        states = states_of_any_size(backbone, item.inputs, item.num_segments, batch_size)
+        with gpu_errors(item.job.record.path):
+            states = states_of_any_size(backbone, item.inputs, item.num_segments, batch_size)
         _check_finite(states, backbone.layers, video.num_segments, item.job.record.path)
     except VideoError as error:
         return video.fail(str(error))

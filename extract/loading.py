@@ -15,9 +15,19 @@ from transformers.utils import cached_file
 
 from hiprobe.extract.chat_template import chat_text
 from hiprobe.extract.config import BackboneConfig
+from hiprobe.extract.devices import is_out_of_memory, resolve_device
 from hiprobe.extract.internvl_chat import is_internvl_chat, load_internvl_chat
 from hiprobe.extract.vision_windows import batch_windows
 from hiprobe.store import ModelError
+
+__all__ = [
+    "DTYPES",
+    "files_digest",
+    "load_model",
+    "prompt_text",
+    "resolve_device",
+    "weights_digest",
+]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -27,19 +37,6 @@ CONFIGURATION_FILES = (
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
 )
 VOCABULARY_FILES = ("tokenizer.model", "vocab.json", "vocab.txt", "merges.txt")
-
-
-def resolve_device(device: str) -> torch.device:
-    """Read ``--device``; 'auto' is a GPU where there is one."""
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError as error:
-        raise ModelError(f"--device {device}: not a device. Use auto, cpu or cuda:0.") from error
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"--device {device}: torch sees no CUDA GPU here. Use --device cpu.")
-    return resolved
 
 
 def load_model(
@@ -72,6 +69,8 @@ def load_model(
     # A folder that is damaged or made to harm lets Transformers, tokenizers and safetensors raise
     # just anything. None of it is worth a traceback: it is the folder that is wrong.
     except Exception as error:
+        if is_out_of_memory(error):
+            raise ModelError(_too_large(config, device, error)) from error
         if "trust_remote_code" in str(error):
             raise ModelError(
                 f"{config.model}: needs code of its own (auto_map), which hiprobe never runs. Give "
@@ -94,12 +93,17 @@ def _load(
     config_file = cached_file(config.model, "config.json", revision=config.revision)
     # Published before Transformers had InternVL: their own layout and remote code, which is
     # never run; the weights are read into Transformers' class.
-    if is_internvl_chat(json.loads(Path(config_file).read_text(encoding="utf-8"))):
+    settings = json.loads(Path(config_file).read_text(encoding="utf-8"))
+    if is_internvl_chat(settings):
+        if dtype == "auto":
+            dtype = _auto_dtype(settings.get("dtype") or settings.get("torch_dtype"))
         whole, processor, folder = load_internvl_chat(
             config.model, revision=config.revision, dtype=dtype, **_load_options(config, device)
         )
         return _placed(whole if with_head else whole.model, config, device), processor, folder
     model_config = AutoConfig.from_pretrained(config.model, **source)
+    if dtype == "auto":
+        dtype = _auto_dtype(model_config.dtype)
     processor = AutoProcessor.from_pretrained(config.model, **source)
     auto_class = AutoModelForImageTextToText if with_head else AutoModel
     model, loading = auto_class.from_pretrained(
@@ -120,6 +124,29 @@ def _load(
     if getattr(processor, "video_processor", None) is None:
         raise ModelError(f"{config.model}: {type(processor).__name__} takes no videos.")
     return _placed(model, config, device), processor, Path(config_file).parent
+
+
+def _auto_dtype(own: Any) -> Any:
+    """The checkpoint's own dtype; bfloat16 for float16 where the GPU has it, for it overflows less.
+
+    What it has become is recorded as the model's dtype.
+    """
+    is_half = str(own).removeprefix("torch.") == "float16"
+    has_bfloat16 = is_half and torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.bfloat16 if has_bfloat16 else "auto"
+
+
+def _too_large(config: BackboneConfig, device: torch.device, error: Exception) -> str:
+    """Say that the weights do not fit, and what takes less."""
+    room = ""
+    if device.type == "cuda":
+        free, total = (count / 2**30 for count in torch.cuda.mem_get_info(device))
+        room = f" ({total:.1f} GiB, {free:.1f} of them free now)"
+    return (
+        f"{config.model}: its weights do not fit into the memory of {device}{room}: "
+        f"{str(error).splitlines()[0]} End what else runs there, take --dtype bfloat16, fewer "
+        "--layers, --load-in 8bit or 4bit, or a smaller model."
+    )
 
 
 def prompt_text(config: BackboneConfig, processor: Any) -> str:
@@ -156,10 +183,14 @@ def _load_options(config: BackboneConfig, device: torch.device) -> dict[str, Any
     if config.attention != "auto":
         options["attn_implementation"] = config.attention
     if config.load_in != "full":
-        if device.type != "cuda" or find_spec("bitsandbytes") is None:
+        missing = [name for name in ("bitsandbytes", "accelerate") if find_spec(name) is None]
+        if device.type != "cuda" or missing:
             raise ModelError(
-                f"--load-in {config.load_in}: needs a CUDA GPU and bitsandbytes, found device "
-                f"{device}. Install bitsandbytes on the GPU machine, or leave the option out."
+                f"--load-in {config.load_in}: needs a CUDA GPU and bitsandbytes and accelerate, "
+                f"found device {device}"
+                + (f" and no {' and no '.join(missing)}" if missing else "")
+                + ". `pip install bitsandbytes accelerate` on the GPU machine, or leave the option "
+                "out: it saves memory, not time."
             )
         quantization = {f"load_in_{config.load_in}": True}
         options["quantization_config"] = transformers.BitsAndBytesConfig(**quantization)

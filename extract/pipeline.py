@@ -14,6 +14,7 @@ from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from statistics import median
 from typing import Any
 
 from hiprobe.extract.backbone import Backbone, BackboneDescription
@@ -29,9 +30,10 @@ from hiprobe.extract.layers_from import check_fits_probe
 from hiprobe.extract.plan import jobs_left, plan_new_videos, read_records, select, set_failed_aside
 from hiprobe.extract.recipe import gone_on_with
 from hiprobe.extract.segments import segment_ranges
+from hiprobe.extract.settings import check_settings, is_store, refuse_other_settings
 from hiprobe.extract.tally import OnProgress, Progress, Tally
 from hiprobe.extract.thumbnails import THUMBNAIL_SIZE
-from hiprobe.extract.video import SegmentReader, inspect_video
+from hiprobe.extract.video import SegmentReader, VideoInfo, inspect_video
 from hiprobe.extract.workplace import Workplace, workplace_for
 from hiprobe.store import (
     DONE,
@@ -46,10 +48,11 @@ from hiprobe.store import (
 )
 from hiprobe.store.errors import listing
 from hiprobe.store.opened import OpenedStore
-from hiprobe.store.provenance import Provenance, Purpose, segment_frames_attribute
+from hiprobe.store.provenance import Provenance, segment_frames_attribute
 from hiprobe.store.relabel import Differences, describe, label_differences
 
 RUNS_KEPT = 100
+TIMED_PASSES = 2  # of a batch, in a dry run
 LIBRARIES = ("hiprobe", "torch", "transformers", "torchvision", "av", "zarr", "numpy")
 
 
@@ -71,6 +74,8 @@ class ExtractSummary:
         Videos that were left as they are because their files have changed, by id, with how.
     run : dict or None
         What this run did, how fast, and what its model waited for: as in the store's ``runs``.
+    failed_earlier : tuple of str
+        Videos of `failures` that this run has not tried.
     """
 
     num_done: int
@@ -81,6 +86,7 @@ class ExtractSummary:
     parity: dict[str, Any] | None
     changed: dict[str, str] = field(default_factory=dict)
     run: dict[str, Any] | None = None
+    failed_earlier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,9 @@ class DryRun:
     max_bytes : int
         Of their states on the disk, uncompressed.
     seconds_per_segment : float
-        Measured on the first video, without decoding; 0 if there is nothing to do.
+        Measured without decoding, the median of several batches; 0 if there is nothing to do.
+    seconds_range : (float, float)
+        The least and the most of these.
     failures : dict of str to str
         Videos that cannot be opened, or whose files have changed, by id.
     """
@@ -107,6 +115,7 @@ class DryRun:
     max_bytes: int
     seconds_per_segment: float
     failures: dict[str, str]
+    seconds_range: tuple[float, float] = (0.0, 0.0)
 
 
 def extract(
@@ -115,6 +124,7 @@ def extract(
     on_plan: Callable[[int, int], None] = lambda num_videos, num_segments: None,
     workplace: Workplace | None = None,
     on_warning: Callable[[str], None] = lambda text: None,
+    on_note: Callable[[str], None] = lambda text: None,
 ) -> ExtractSummary:
     """Run, or go on with, an extraction.
 
@@ -130,6 +140,9 @@ def extract(
         open. Default: the one that `config` asks for.
     on_warning : callable
         Called, before anything is computed, with labels that manifest and store disagree about.
+    on_note : callable
+        Called with the name of each device, before the model is loaded, and with what befalls
+        workers.
 
     Raises
     ------
@@ -138,11 +151,13 @@ def extract(
     """
     records = read_records(config)
     config = gone_on_with(config)
-    place = closing(workplace_for(config)) if workplace is None else nullcontext(workplace)
+    check_settings(config)
+    place = closing(workplace_for(config, on_note)) if workplace is None else nullcontext(workplace)
     with place as chosen, _open_writer(config, chosen.description, on_warning) as writer:
-        if config.retry_failed:
-            set_failed_aside(writer, records)
         selected = select(records, config)
+        if config.retry_failed:
+            set_failed_aside(writer, selected)
+        earlier = writer.index.video_table()["status"]
         changed = find_changed(writer.index, selected)
         if config.replace_changed:
             set_changed_aside(writer, changed)
@@ -171,7 +186,8 @@ def extract(
         run = _record_run(writer, tally)
         certificate = _certify(config, writer, chosen) if jobs else None
     summary = _summarise(FeatureStore.open(config.store), records, certificate, changed)
-    return replace(summary, run=run)
+    failed = tuple(name for name in summary.failures if earlier.get(name) == FAILED)
+    return replace(summary, run=run, failed_earlier=failed)
 
 
 def _record_run(writer: StoreWriter, tally: Tally) -> dict[str, Any] | None:
@@ -211,8 +227,9 @@ def dry_run(config: ExtractConfig) -> DryRun:
     """Say what `extract` would do, without writing anything; times the model on one batch."""
     records, done = read_records(config), set()
     config = gone_on_with(config)
+    check_settings(config)
     failures: dict[str, str] = {}
-    if (config.store / "zarr.json").exists():
+    if is_store(config.store):
         index = OpenedStore(config.store).index
         done = {name for name, at in index.positions().items() if index.status(at) != PENDING}
         changed = find_changed(index, select(records, config))
@@ -221,8 +238,8 @@ def dry_run(config: ExtractConfig) -> DryRun:
         else:
             failures |= changed
     backbone = Backbone(config.backbone)
-    num_videos = num_segments = 0
-    video_seconds, seconds_per_segment = 0.0, 0.0
+    num_segments, video_seconds = 0, 0.0
+    readable: list[tuple[VideoRecord, VideoInfo]] = []
     left = [r for r in records if r.video_id not in {*done, *failures}]
     for record in select(left, config):
         try:
@@ -231,35 +248,46 @@ def dry_run(config: ExtractConfig) -> DryRun:
             failures[record.video_id] = str(error)
             continue
         ranges = segment_ranges(info.num_frames, config.segment_frames)
-        num_videos, num_segments = num_videos + 1, num_segments + len(ranges)
+        num_segments += len(ranges)
         video_seconds += info.num_frames / info.fps
-        if not seconds_per_segment:
-            seconds_per_segment = _time_model(backbone, record, ranges, info.fps, config)
+        readable.append((record, info))
+    times: list[float] = []
+    for record, info in _spread(readable):
+        times += _time_model(backbone, record, info, config)
     return DryRun(
-        num_videos,
+        len(readable),
         num_segments,
         video_seconds,
         4 * len(backbone.layers) * backbone.num_features * num_segments,
-        seconds_per_segment,
+        median(times) if times else 0.0,
         failures,
+        (min(times), max(times)) if times else (0.0, 0.0),
     )
 
 
+def _spread(
+    videos: list[tuple[VideoRecord, VideoInfo]],
+) -> list[tuple[VideoRecord, VideoInfo]]:
+    """Take the first, a middle and the last one: they may be of other sizes."""
+    return [videos[at] for at in sorted({0, len(videos) // 2, len(videos) - 1}) if videos]
+
+
 def _time_model(
-    backbone: Backbone,
-    record: VideoRecord,
-    ranges: list[tuple[int, int]],
-    fps: float,
-    config: ExtractConfig,
-) -> float:
-    """Seconds per segment of a batch, the second time it is run."""
+    backbone: Backbone, record: VideoRecord, info: VideoInfo, config: ExtractConfig
+) -> list[float]:
+    """Seconds per segment of a batch, each time it is run but the first."""
+    ranges = segment_ranges(info.num_frames, config.segment_frames)
     size = BatchSize(config.batch_size, backbone.device).size
     segments = list(SegmentReader(record.path, ranges[:size], config.keyframes))
-    inputs = backbone.prepare(segments, fps)
+    if not segments:
+        return []
+    inputs, times = backbone.prepare(segments, info.fps), []
     backbone.states(inputs)
-    started = time.monotonic()
-    backbone.states(inputs)
-    return (time.monotonic() - started) / len(segments)
+    for _ in range(TIMED_PASSES):
+        started = time.monotonic()
+        backbone.states(inputs)
+        times.append((time.monotonic() - started) / len(segments))
+    return times
 
 
 def _open_writer(
@@ -277,19 +305,15 @@ def _open_writer(
         check_fits_probe(
             config.layers_from, Provenance.of(fixed, backbone.num_features), on_warning
         )
-    if (config.store / "zarr.json").exists():
+    if is_store(config.store):
         writer = StoreWriter(config.store)
-        stored = Provenance.of(writer.provenance)
-        if differences := stored.compare(Provenance.of(fixed), Purpose.FILL).refused:
-            writer.close()
-            raise StoreError(
-                f"{config.store}: was made with other settings:\n"
-                + "\n".join(
-                    f"  {one.name}: store {one.first!r}, this run {one.second!r}"
-                    for one in differences
-                )
-                + "\nRun with the store's settings, or write to another store."
+        try:
+            refuse_other_settings(
+                config.store, Provenance.of(writer.provenance), Provenance.of(fixed)
             )
+        except StoreError:
+            writer.close()
+            raise
         return writer
     return StoreWriter.create(
         config.store,

@@ -58,8 +58,13 @@ def select(records: Sequence[VideoRecord], config: ExtractConfig) -> list[VideoR
     Raises
     ------
     ManifestError
-        A pattern fits no video.
+        A pattern fits no video, or there is none of the split.
     """
+    if config.split is not None:
+        of_split = [record for record in records if record.split == config.split]
+        if records and not of_split:
+            raise ManifestError(f"{config.manifest}: has no videos of --split {config.split}.")
+        records = of_split
     if not config.only:
         return list(records)
     for pattern in config.only:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hiprobe.store.copying import plan_as_decoded, provenance_of_copy, write_video
 from hiprobe.store.errors import StoreError
 from hiprobe.store.provenance import Purpose
 from hiprobe.store.reader import FeatureStore
-from hiprobe.store.schema import DONE
+from hiprobe.store.row_plan import PlannedVideo
+from hiprobe.store.schema import DONE, FAILED, PENDING
 from hiprobe.store.writer import StoreWriter
 
 
@@ -17,6 +19,7 @@ def merge(
     out: Path,
     parts: Sequence[Path],
     on_video: Callable[[int, int], None] = lambda done, total: None,
+    on_warning: Callable[[str], None] = lambda text: None,
 ) -> int:
     """Copy the finished videos of several stores, in their order, into a new one.
 
@@ -28,6 +31,8 @@ def merge(
         Made with the same settings; a video may be in one of them only.
     on_video : callable
         Called with (videos done, videos).
+    on_warning : callable
+        Called with parts that are missing, by their names, and with videos that are not finished.
 
     Returns
     -------
@@ -42,6 +47,8 @@ def merge(
     stores = [FeatureStore.open(part) for part in parts]
     _check_same_settings(stores[0], stores[1:])
     owners = _owners(stores)
+    for warning in [*_missing_parts(parts), *_unfinished(stores)]:
+        on_warning(warning)
     with _open(out, stores, parts) as writer:
         # An earlier call, interrupted or with fewer parts, may have planned some already.
         known = writer.index.positions()
@@ -62,6 +69,29 @@ def merge(
                 )
         on_video(len(owners), len(owners))
     return len(owners)
+
+
+def _missing_parts(parts: Sequence[Path]) -> Iterator[str]:
+    """Say which of the parts 0-of-N to N-1-of-N, as `hiprobe extract --rank` names them, lack."""
+    found: dict[tuple[str, int], set[int]] = {}
+    for part in parts:
+        if match := re.fullmatch(r"(.*)\.([0-9]+)-of-([0-9]+)(\..*)?", part.name):
+            found.setdefault((match[1], int(match[3])), set()).add(int(match[2]))
+    for (name, count), ranks in found.items():
+        if missing := sorted({*range(count)} - ranks):
+            yield (
+                f"only {len(ranks)} of the {count} parts of {name}: without "
+                f"{', '.join(f'{rank}-of-{count}' for rank in missing)}. Merge again with all."
+            )
+
+
+def _unfinished(stores: Sequence[FeatureStore]) -> Iterator[str]:
+    """Say which parts have videos that are not copied, for they are not finished."""
+    for store in stores:
+        counts = store.videos["status"].value_counts()
+        left = [f"{counts[name]} {name}" for name in (PENDING, FAILED) if name in counts]
+        if left:
+            yield f"{store.path}: its videos that are not finished are left out: {', '.join(left)}."
 
 
 def _owners(stores: Sequence[FeatureStore]) -> dict[str, FeatureStore]:

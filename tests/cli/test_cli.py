@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -133,7 +134,8 @@ def test_parts_by_slurms_environment_merge_and_verify(tmp_path, make_video):
     plan = hiprobe(*extract, "--dry-run", cwd=tmp_path)
     assert plan.returncode == 0, plan.stderr
     assert "Dry run: m [b] :fire:.csv → s.zarr" in plan.stdout
-    assert "at most 0.00 GB" in plan.stdout
+    assert "at most 34 kB" in plan.stdout
+    assert re.search(r"[\d.]+ to [\d.]+ s a segment, in several batches", plan.stdout)
     assert not (tmp_path / "s.zarr").exists()
     for rank in range(2):
         slurm = {"SLURM_NTASKS": "2", "SLURM_PROCID": str(rank)}

@@ -429,6 +429,7 @@ def test_quantised_weights_need_a_gpu(job):
 def test_the_log_has_a_line_for_each_video(job, tmp_path):
     run_with_progress(job, tmp_path / "log.jsonl")
     events = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert events.pop(1)["text"].startswith("device: cpu (")
     assert [event["event"] for event in events] == ["start", "plan", *["video"] * 3, "end"]
     assert events[1]["num_segments"] == 77
     assert {event["outcome"] for event in events[2:5]} == {"done"}
