@@ -11,14 +11,25 @@ from threading import Thread
 from typing import Any
 
 from jinja2 import Environment
+from transformers import Qwen3VLProcessor
 
 # A template of a few kilobytes and one message: a millisecond, and minutes are not enough for a
 # hostile one.
 MAX_SECONDS = 20.0
+VIDEO = "<|video_pad|>"
+WRAPPED_VIDEO = f"<|vision_start|>{VIDEO}<|vision_end|>"
 
 
-def chat_text(processor: Any, prompt: str) -> str:
+def chat_text(processor: Any, prompt: str, *, keep_wrapped: bool = False) -> str:
     """Put a video and a prompt into the processor's chat template, up to where the answer begins.
+
+    Parameters
+    ----------
+    processor : Transformers processor
+    prompt : str
+    keep_wrapped : bool
+        Leave Qwen3-VL's vision tokens around the whole video. Its processor puts a pair around each
+        pair of frames; the template's own goes with Transformers up to 5.22, and stayed later.
 
     Raises
     ------
@@ -35,6 +46,8 @@ def chat_text(processor: Any, prompt: str) -> str:
     )
     if not isinstance(text, str):
         raise ValueError(f"it gives a {type(text).__name__}, not a text")
+    if isinstance(processor, Qwen3VLProcessor) and not keep_wrapped:
+        return text.replace(WRAPPED_VIDEO, VIDEO)
     return text
 
 

@@ -43,6 +43,8 @@ class BackboneConfig:
         utilities have it, unless the checkpoint's own range ends below; `OWN_PIXELS`: its own.
     fps_shown : float or None
         Tell the model that keyframes follow each other at so many a second; None: the truth.
+    keep_wrapped : bool
+        See `hiprobe.extract.chat_template.chat_text`: for stores that were made so.
     """
 
     model: str
@@ -58,6 +60,7 @@ class BackboneConfig:
     min_pixels: int | None = None
     max_pixels: int | None = None
     fps_shown: float | None = None
+    keep_wrapped: bool = False
 
 
 @dataclass(frozen=True)

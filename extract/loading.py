@@ -159,7 +159,7 @@ def prompt_text(config: BackboneConfig, processor: Any) -> str:
         nothing of what it gives.
     """
     try:
-        text = chat_text(processor, config.prompt)
+        text = chat_text(processor, config.prompt, keep_wrapped=config.keep_wrapped)
         # Without its files, Transformers makes an empty one, without a word.
         if set(processor.tokenizer(text)["input_ids"]) <= {processor.tokenizer.unk_token_id}:
             raise ValueError("the tokenizer knows nothing of it; its files are missing")

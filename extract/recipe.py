@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from hiprobe.extract.backbone import Backbone
+from hiprobe.extract.chat_template import WRAPPED_VIDEO
 from hiprobe.extract.config import OWN_PIXELS, BackboneConfig, ExtractConfig
 from hiprobe.store import FeatureStore, StoreError
 from hiprobe.store.provenance import Comparison, Provenance, Purpose
@@ -22,17 +23,14 @@ class Recipe:
     segment_frames : int or None
         None: a whole video is a segment.
     keyframes : int
-    frame_pixels : (int, int) or None
-        None: as the processor comes.
-    fps_shown : float or None
-        None: the video's own.
+    origin : Provenance
+        Where the rest of it is.
     """
 
     prompt: str
     segment_frames: int | None
     keyframes: int
-    frame_pixels: tuple[int, int] | None
-    fps_shown: float | None
+    origin: Provenance
 
     @classmethod
     def of(cls, origin: Provenance, path: Path) -> Self:
@@ -51,39 +49,32 @@ class Recipe:
             )
         assert origin.prompt is not None
         assert origin.keyframes is not None
-        return cls(
-            origin.prompt,
-            origin.frames_per_segment,
-            origin.keyframes,
-            origin.frame_pixels,
-            origin.fps_shown,
-        )
+        return cls(origin.prompt, origin.frames_per_segment, origin.keyframes, origin)
 
     def fill(self, config: BackboneConfig) -> BackboneConfig:
         """Ask for the recipe's prompt, and for its frames where nothing else is asked for."""
-        return replace(_with_frames(config, self.frame_pixels, self.fps_shown), prompt=self.prompt)
+        return replace(_shown_alike(config, self.origin), prompt=self.prompt)
 
 
 def gone_on_with(config: ExtractConfig) -> ExtractConfig:
     """Show frames as those of the store that is there already, where nothing else is asked for.
 
-    A store of before there was a choice records none: its frames are as the processor came.
+    A store of before there was a choice records none: its frames are as the processor came, and
+    its prompt tells whether Qwen3-VL's vision tokens were around the whole video.
     """
     if not (config.store / "zarr.json").exists():
         return config
     stored = FeatureStore.open(config.store).origin
-    backbone = _with_frames(config.backbone, stored.frame_pixels, stored.fps_shown)
-    return replace(config, backbone=backbone)
+    return replace(config, backbone=_shown_alike(config.backbone, stored))
 
 
-def _with_frames(
-    config: BackboneConfig, pixels: tuple[int, int] | None, fps_shown: float | None
-) -> BackboneConfig:
+def _shown_alike(config: BackboneConfig, origin: Provenance) -> BackboneConfig:
+    config = replace(config, keep_wrapped=WRAPPED_VIDEO in (origin.prompt_text or ""))
     if config.fps_shown is None:
-        config = replace(config, fps_shown=fps_shown)
+        config = replace(config, fps_shown=origin.fps_shown)
     if (config.min_pixels, config.max_pixels) != (None, None):
         return config
-    low, high = (OWN_PIXELS, OWN_PIXELS) if pixels is None else pixels
+    low, high = origin.frame_pixels or (OWN_PIXELS, OWN_PIXELS)
     return replace(config, min_pixels=low, max_pixels=high)
 
 

@@ -165,6 +165,8 @@ class Provenance:
     model : ModelRecord
     prompt : str or None
         The user's text.
+    prompt_text : str or None
+        The whole text after the chat template.
     segment_frames : int or 'whole' or None
     keyframes : int or None
         Keyframes per segment, K.
@@ -184,6 +186,7 @@ class Provenance:
 
     model: ModelRecord = ModelRecord()
     prompt: str | None = None
+    prompt_text: str | None = None
     segment_frames: int | Literal["whole"] | None = None
     keyframes: int | None = None
     frame_pixels: tuple[int, int] | None = None
@@ -200,6 +203,7 @@ class Provenance:
         return cls(
             model=ModelRecord.of(_mapping(attributes.get("model"))),
             prompt=attributes.get("prompt"),
+            prompt_text=attributes.get("prompt_text"),
             segment_frames=attributes.get("segment_frames"),
             keyframes=attributes.get("keyframes"),
             frame_pixels=(pixels[0], pixels[1]) if isinstance(pixels, list) else None,

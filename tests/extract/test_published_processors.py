@@ -189,6 +189,33 @@ def test_qwen3_vl_reads_the_times_shown(published, make_video, fps_shown, second
     assert " ".join(re.findall(r"<([\d.]+) seconds>", text)) == seconds
 
 
+def test_qwen3_vl_has_vision_tokens_around_each_pair_of_frames_alone(published, make_video):
+    segments = [*SegmentReader(make_video(num_frames=24), [(0, 24)], 8)]
+
+    def text_of(**options):
+        backbone = Backbone(config_of(published, "qwen3_vl", **options))
+        tokenizer = backbone._processor.tokenizer
+        text = tokenizer.decode(backbone.prepare(segments, 25.0)["input_ids"][0])
+        return re.sub(r"(<\|video_pad\|>)+", "[...]", text)
+
+    pairs = "".join(
+        f"<{seconds} seconds><|vision_start|>[...]<|vision_end|>"
+        for seconds in ("0.1", "0.3", "0.5", "0.8")
+    )
+    assert f"user\n{pairs}Is anything" in text_of()
+    assert f"user\n<|vision_start|>{pairs}<|vision_end|>Is anything" in text_of(keep_wrapped=True)
+
+
+def test_a_store_of_the_wrapped_video_goes_on_so(published, job):
+    old = config_of(published, "qwen3_vl", keep_wrapped=True)
+    extract(replace(job, backbone=old))
+    summary = extract(replace(job, backbone=replace(old, keep_wrapped=False)))
+    assert summary.num_done == 2
+    assert not summary.parity["exceeded"]
+    certificate = certify(job.store, 2, device="cpu")
+    assert "warnings" not in certificate
+
+
 def test_a_narrower_range_of_the_checkpoints_own_stays(tmp_path, make_video):
     backbone = Backbone(BackboneConfig(str(BUILDERS["qwen3_vl"](tmp_path / "m")), device="cpu"))
     assert backbone.describe().provenance["frame_pixels"] is None
