@@ -10,7 +10,6 @@ from hiprobe.store.copying import plan_as_decoded, provenance_of_copy, write_vid
 from hiprobe.store.errors import StoreError
 from hiprobe.store.provenance import Purpose
 from hiprobe.store.reader import FeatureStore
-from hiprobe.store.row_plan import PlannedVideo
 from hiprobe.store.schema import DONE, FAILED, PENDING
 from hiprobe.store.writer import StoreWriter
 
