@@ -7,7 +7,10 @@ and written again, and never shared by two videos.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,9 @@ from hiprobe.store.journal import JournalWriter, last_counter
 from hiprobe.store.journal_log import Block
 from hiprobe.store.opened import OpenedStore
 from hiprobe.store.shards import can_read, chunk_checksums, shard_digest
+from hiprobe.store.taps import HIDDEN_STATES, Tap
+
+NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class BlockWriter:
@@ -79,8 +85,19 @@ class BlockWriter:
         """Append from now on to a journal that counts after all of earlier owners."""
         self._journal = JournalWriter(self._journals, counter)
 
+    @property
+    def taps(self) -> dict[str, Tap]:
+        """What each block needs beside `hidden_states`, by the arrays' names."""
+        states = self._opened.states
+        return {name: one.tap for name, one in states.items() if name != HIDDEN_STATES}
+
     def write_block(
-        self, video: int, block: int, states: np.ndarray, thumbnails: np.ndarray | None = None
+        self,
+        video: int,
+        block: int,
+        states: np.ndarray,
+        thumbnails: np.ndarray | None = None,
+        taps: Mapping[str, np.ndarray] = NOTHING,
     ) -> None:
         """Write and commit one block of a video's states, and of its thumbnails.
 
@@ -94,6 +111,8 @@ class BlockWriter:
             At most `row_block` segments; the rest of the block becomes padding.
         thumbnails : (segment, y, x, 3) uint8, optional
             RGB, of `thumbnail_size`; needed where the store keeps them, and only there.
+        taps : mapping of str to (layer, segment, feature) float32
+            Those of `taps`, all of them.
 
         Raises
         ------
@@ -103,41 +122,79 @@ class BlockWriter:
         StoreError
             The disk is full, or refuses.
         """
-        array = self._opened.states
-        num_layers, num_segments, num_features = states.shape
-        planned = self.index.num_segments(video) - block * self.row_block
-        fits = 0 < num_segments <= min(planned, self.row_block)
-        if not fits or (num_layers, num_features) != (array.shape[0], array.shape[2]):
-            raise ValueError(
-                f"block {block} of video {video} has room for {array.shape[0]} layers, "
-                f"{min(planned, self.row_block)} segments and {array.shape[2]} features; "
-                f"got {states.shape = }"
-            )
+        if {*taps} != {*self.taps}:
+            raise ValueError(f"expected the taps {sorted(self.taps)}, got {sorted(taps)}")
+        self._check_states(video, block, {HIDDEN_STATES: states, **taps})
+        num_segments = states.shape[1]
         self._check_thumbnails(thumbnails, num_segments)
-        # Always a whole shard, padding and all: a part of one would have to be read, changed and
-        # written again, and a kill in between would damage what was committed before.
-        shard = np.full((num_layers, self.row_block, num_features), np.nan, dtype=np.float32)
-        shard[:, :num_segments] = states
         start = self.index.video_rows(video).start + block * self.row_block
-        number = start // self.row_block
-        line: dict[str, Any] = {
-            "event": "block",
-            "video": video,
-            "block": block,
-            "rows": num_segments,
-        }
+        digest = ""
         with write_errors(self.path):
             # The journal's line comes last, after everything that it vouches for is on the disk.
             if thumbnails is not None:
                 self._write_thumbnails(start, thumbnails)
-                file = self._sync_shard(schema.THUMBNAIL, f"{number}/0/0/0")
-                line["thumbnail"] = shard_digest(file)
-            array[:, start : start + self.row_block, :] = shard
-            file = self._sync_shard("hidden_states", f"0/{number}/0")
-            if can_read(array):
-                line["crc"] = chunk_checksums(file, num_layers)
-            self._journal.append(line)
-        self.index.commit(Block(video, block, line.get("crc", ""), line.get("thumbnail", "")))
+                file = self._sync_shard(schema.THUMBNAIL, f"{start // self.row_block}/0/0/0")
+                digest = shard_digest(file)
+            of_taps = {name: self._write_states(name, start, one) for name, one in taps.items()}
+            crc = self._write_states(HIDDEN_STATES, start, states)
+            self._commit_block(Block(video, block, crc, digest, of_taps), num_segments)
+
+    def add_taps_of_block(self, video: int, block: int, taps: Mapping[str, np.ndarray]) -> None:
+        """Write and commit a block's states of taps that came later than its `hidden_states`.
+
+        Parameters
+        ----------
+        video, block : int
+            A committed block.
+        taps : mapping of str to (layer, segment, feature) float32
+            Some of `taps`.
+
+        Raises
+        ------
+        ValueError, StoreError
+            As of `write_block`.
+        """
+        if not self.index.is_committed(video, block):
+            raise ValueError(f"block {block} of video {video} is not committed yet")
+        self._check_states(video, block, taps)
+        start = self.index.video_rows(video).start + block * self.row_block
+        known = self.index.lines(video, block)[-1]
+        with write_errors(self.path):
+            of_taps = {name: self._write_states(name, start, one) for name, one in taps.items()}
+            line = replace(known, taps={**known.taps, **of_taps})
+            self._commit_block(line, next(iter(taps.values())).shape[1])
+
+    def _check_states(self, video: int, block: int, states: Mapping[str, np.ndarray]) -> None:
+        """Refuse states that are too many, or of other layers and features than their arrays'."""
+        planned = self.index.num_segments(video) - block * self.row_block
+        room = min(planned, self.row_block)
+        counts = {one.shape[1] for one in states.values()}
+        for name, one in states.items():
+            tap = self._opened.states[name].tap
+            expected = (len(tap.layers), tap.num_features)
+            fits = len(counts) == 1 and 0 < one.shape[1] <= room
+            if not fits or (one.shape[0], one.shape[2]) != expected:
+                raise ValueError(
+                    f"{name}: block {block} of video {video} has room for {expected[0]} layers, "
+                    f"{room} segments and {expected[1]} features; got {one.shape}"
+                )
+
+    def _write_states(self, name: str, start: int, states: np.ndarray) -> str:
+        """Write the shard of an array that begins at row `start`; gives its layers' checksums."""
+        array = self._opened.states[name].array
+        num_layers, num_segments, num_features = states.shape
+        # Always a whole shard, padding and all: a part of one would have to be read, changed and
+        # written again, and a kill in between would damage what was committed before.
+        shard = np.full((num_layers, self.row_block, num_features), np.nan, dtype=np.float32)
+        shard[:, :num_segments] = states
+        array[:, start : start + self.row_block, :] = shard
+        file = self._sync_shard(name, f"0/{start // self.row_block}/0")
+        return chunk_checksums(file, num_layers) if can_read(array) else ""
+
+    def _commit_block(self, line: Block, num_segments: int) -> None:
+        """Tell the journal of a block that is on the disk."""
+        self._journal.append(line.as_entry() | {"rows": num_segments})
+        self.index.commit(line)
 
     def finish_video(
         self, video: int, *, status: str, num_frames: int, fps: float, error: str = ""

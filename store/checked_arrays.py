@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,10 +12,11 @@ import zarr
 from hiprobe.store import shards
 from hiprobe.store.errors import StoreError
 from hiprobe.store.index import StoreIndex
+from hiprobe.store.taps import HIDDEN_STATES, StatesArray
 
 
 class CheckedArrays:
-    """The arrays `hidden_states` and `thumbnail` of a store, by videos and positions.
+    """The arrays of states and `thumbnail` of a store, by videos and positions.
 
     Parameters
     ----------
@@ -23,8 +24,10 @@ class CheckedArrays:
         The store's folder.
     index : StoreIndex
     row_block : int
-    states, thumbnails : zarr.Array
-        `thumbnails` is None where the store keeps none.
+    states : mapping of str to StatesArray
+        By name.
+    thumbnails : zarr.Array or None
+        None where the store keeps none.
     """
 
     def __init__(
@@ -32,44 +35,51 @@ class CheckedArrays:
         path: Path,
         index: StoreIndex,
         row_block: int,
-        states: zarr.Array,
+        states: Mapping[str, StatesArray],
         thumbnails: zarr.Array | None,
     ) -> None:
         self._path = path
         self._index = index
         self._row_block = row_block
-        self.states = states
+        self._states = states
         self._thumbnails = thumbnails
         # A store that another program wrote may have other codecs: Zarr reads whatever it knows.
-        self.is_own_layout = shards.can_read(states)
+        self._own_layouts = {name for name, one in states.items() if shards.can_read(one.array)}
 
-    def read(self, positions: Sequence[int], videos: Sequence[int]) -> np.ndarray:
+    def is_own_layout(self, name: str) -> bool:
+        """Whether an array of states is stored as `schema` writes it."""
+        return name in self._own_layouts
+
+    def read(
+        self, positions: Sequence[int], videos: Sequence[int], name: str = HIDDEN_STATES
+    ) -> np.ndarray:
         """Read some layers of some videos: (layer, row, feature) float32."""
-        known = [one for video in videos for one in self._index.checksums(video)]
-        return self.read_rows(positions, [*map(self._index.video_rows, videos)], known)
+        known = [one for video in videos for one in self._index.checksums(video, name)]
+        return self.read_rows(positions, [*map(self._index.video_rows, videos)], known, name)
 
     def read_rows(
         self,
         positions: Sequence[int],
         rows: Sequence[slice],
         checksums: Sequence[tuple[str, ...]],
+        name: str = HIDDEN_STATES,
     ) -> np.ndarray:
         """Read some layers of some rows, as `shards.read_states` does."""
-        num_layers, _, num_features = self.states.shape
+        array = self._states[name].array
+        num_layers, _, num_features = array.shape
         with self._damage("in its states: "):
-            if not self.is_own_layout:
+            if not self.is_own_layout(name):
                 chosen = slice(positions[0], positions[-1] + 1)  # one, or all
-                parts = [np.asarray(self.states[chosen, own]) for own in rows]
+                parts = [np.asarray(array[chosen, own]) for own in rows]
                 return np.concatenate(
                     [np.empty((len(positions), 0, num_features), np.float32), *parts], axis=1
                 )
             shape = (num_layers, self._row_block, num_features)
-            folder = self._path / "hidden_states"
-            return shards.read_states(folder, shape, positions, rows, checksums)
+            return shards.read_states(self._path / name, shape, positions, rows, checksums)
 
-    def states_shard(self, row: int) -> Path:
-        """The file of the states of a row."""
-        return self._path / f"hidden_states/c/0/{row // self._row_block}/0"
+    def states_shard(self, row: int, name: str = HIDDEN_STATES) -> Path:
+        """The file of a row in an array of states."""
+        return self._path / f"{name}/c/0/{row // self._row_block}/0"
 
     def thumbnails(self, video: int, segments: Sequence[int] | None) -> np.ndarray:
         """Read some pictures, or all, of one video: (segment, y, x, 3) uint8."""

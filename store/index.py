@@ -15,6 +15,7 @@ from hiprobe.store.errors import StoreError
 from hiprobe.store.journal_log import Block, Gained
 from hiprobe.store.manifest import LABEL_COLUMNS, parse_annotations
 from hiprobe.store.schema import DONE, REPLACED
+from hiprobe.store.taps import HIDDEN_STATES
 from hiprobe.store.video_file import FileIdentity
 
 TEXT_COLUMNS = ("path", "split", "label", "category")
@@ -32,7 +33,9 @@ class StoreIndex:
         The arrays along ``video``, by name; kept and changed.
     rows : dict of str to (row,) array
         The arrays along ``row``, by name, padding rows included; kept and changed.
-    row_block, num_layers : int
+    row_block : int
+    num_layers : dict of str to int
+        Of each array of states, by its name.
     path : Path
         The store's, for messages.
     """
@@ -42,7 +45,7 @@ class StoreIndex:
         videos: dict[str, np.ndarray],
         rows: dict[str, np.ndarray],
         row_block: int,
-        num_layers: int,
+        num_layers: Mapping[str, int],
         path: Path,
     ) -> None:
         self._videos = videos
@@ -137,17 +140,28 @@ class StoreIndex:
         """What the journals say of a block: any one of it may be what is on the disk."""
         return self._committed.get(video, {}).get(block, ())
 
-    def checksums(self, video: int) -> list[tuple[str, ...]]:
-        """For each block of a video's real rows, what its layers' checksums may be."""
+    def checksums(self, video: int, name: str) -> list[tuple[str, ...]]:
+        """For each block of a video's real rows, what its layers' checksums may be in an array."""
         num_blocks = -(-self.num_segments(video) // self._row_block)
-        return [tuple(line.crc for line in self.lines(video, block)) for block in range(num_blocks)]
+        return [self.block_checksums(video, block, name) for block in range(num_blocks)]
 
-    def is_committed_shard(self, number: int) -> bool:
-        """Whether the shard of this number in the arrays holds a committed block."""
+    def block_checksums(self, video: int, block: int, name: str) -> tuple[str, ...]:
+        """What the checksums of a block's layers may be in an array; nothing: it is not there."""
+        known = (line.checksums(name) for line in self.lines(video, block))
+        return tuple(one for one in known if one is not None)
+
+    def has_states(self, video: int, name: str) -> bool:
+        """Whether an array has all committed blocks of a video: it may have come later."""
+        blocks = range(self.committed(video))
+        return all(self.block_checksums(video, block, name) for block in blocks)
+
+    def is_committed_shard(self, number: int, name: str = HIDDEN_STATES) -> bool:
+        """Whether the shard of this number in an array of states holds a committed block."""
         row = number * self._row_block
         if not row < self.num_rows or (video := int(self._rows["video"][row])) < 0:
             return False
-        return self.is_committed(video, int(self._rows["segment"][row]) // self._row_block)
+        block = int(self._rows["segment"][row]) // self._row_block
+        return bool(self.block_checksums(video, block, name))
 
     def commit(self, line: Block) -> None:
         """Apply a journal's ``block`` entry."""
@@ -156,7 +170,7 @@ class StoreIndex:
         if line.crc:
             # One from before there were checksums says no more than this one.
             known = tuple(one for one in known if one.crc and one != line)
-        elif known:
+        elif known and not line.taps:
             return
         of_video[line.block] = (*known, line)
 
@@ -180,12 +194,15 @@ class StoreIndex:
                 "again; else restore it from a copy."
             )
         for line in gained.blocks:
-            if line.block >= self._num_blocks[line.video] or (
-                line.crc and len(line.crc) != CRC_DIGITS * self._num_layers
-            ):
+            wrong = [
+                crc for name, crc in ((HIDDEN_STATES, line.crc), *line.taps.items())
+                if crc and len(crc) != CRC_DIGITS * self._num_layers.get(name, 0)
+            ]  # fmt: skip
+            if line.block >= self._num_blocks[line.video] or wrong:
+                crc = (wrong or [line.crc])[0]
                 raise StoreError(
                     f"{self._path}: damaged: the journal has block {line.block} of video "
-                    f"{line.video} with checksums {line.crc[:40]!r}, which the plan does not have. "
+                    f"{line.video} with checksums {crc[:40]!r}, which the plan does not have. "
                     "Restore the store's folder from a copy."
                 )
             self.commit(line)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,30 @@ from hiprobe.store.digests import Digests
 from hiprobe.store.errors import StoreError
 from hiprobe.store.journal import journal_files, read_lines
 from hiprobe.store.schema import STATUSES
+from hiprobe.store.taps import HIDDEN_STATES
 
 
 @dataclass(frozen=True)
 class Block:
-    """A journal's ``block`` line; `crc` and `thumbnail` are "" in an older one."""
+    """A journal's ``block`` line; `crc` and `thumbnail` are "" in an older one.
+
+    `taps` has the checksums of the arrays of states beside `hidden_states`, by their names.
+    """
 
     video: int
     block: int
     crc: str = ""
     thumbnail: str = ""
+    taps: Mapping[str, str] = field(default_factory=dict)
+
+    def as_entry(self) -> dict[str, Any]:
+        """The line, without what it does not know."""
+        known = {name: value for name, value in asdict(self).items() if value not in ("", {})}
+        return {"event": "block", **known}
+
+    def checksums(self, name: str) -> str | None:
+        """Those of the layers in an array of states; None where it has no such block."""
+        return self.crc if name == HIDDEN_STATES else self.taps.get(name)
 
 
 @dataclass
@@ -119,7 +133,8 @@ def _block(entry: Mapping[str, Any]) -> Block:
     crc, thumbnail = entry.get("crc", ""), entry.get("thumbnail", "")
     if not (isinstance(crc, str) and isinstance(thumbnail, str)):
         raise ValueError("a block's crc is no text")
-    return Block(_number(entry["video"]), _number(entry["block"]), crc, thumbnail)
+    taps = _texts(entry.get("taps", {}))
+    return Block(_number(entry["video"]), _number(entry["block"]), crc, thumbnail, taps)
 
 
 def _outcome(entry: dict[str, Any]) -> dict[str, Any]:

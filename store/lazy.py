@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import zarr
+
+from hiprobe.store.taps import Tap, dimension_prefix
 
 if TYPE_CHECKING:
     import xarray
@@ -25,9 +27,8 @@ def lazy_states(states: zarr.Array[Any], row_block: int) -> Array:
 
 
 def labelled_dataset(
-    states: Array,
+    states: Mapping[str, tuple[Tap, Array]],
     *,
-    layers: Sequence[int],
     segments: pd.DataFrame,
     videos: pd.DataFrame,
     attributes: Mapping[str, Any],
@@ -36,8 +37,8 @@ def labelled_dataset(
 
     Parameters
     ----------
-    states : (layer, segment, feature) Dask array
-    layers : sequence of int
+    states : mapping of str to (Tap, Dask array)
+        By the arrays' names, each (layer, segment, feature).
     segments, videos : DataFrame
         As `FeatureStore` has them.
     attributes : mapping
@@ -52,10 +53,17 @@ def labelled_dataset(
         "stop_frame": segments["stop_frame"],
         **{name: of_video[name] for name in ("split", "label", "category")},
     }
+    variables, layers = {}, {}
+    for tap, values in states.values():
+        own = dimension_prefix(tap)
+        variables[tap.name.replace("/", "_")] = (
+            (f"{own}layer", "segment", f"{own}feature"), values
+        )  # fmt: skip
+        layers[f"{own}layer"] = list(tap.layers)
     return xarray.Dataset(
-        {"hidden_states": (("layer", "segment", "feature"), states)},
+        variables,
         coords={
-            "layer": layers,
+            **layers,
             **{name: ("segment", values.to_numpy()) for name, values in along_segment.items()},
         },
         attrs=attributes,

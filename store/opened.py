@@ -19,6 +19,7 @@ from hiprobe.store.index_checks import check_ids, check_plan
 from hiprobe.store.journal_log import JournalLog
 from hiprobe.store.pending_labels import PENDING_LABELS, apply_pending
 from hiprobe.store.small_files import ROOT_METADATA, SmallFiles
+from hiprobe.store.taps import HIDDEN_STATES, StatesArray, Tap, taps_of
 
 MAX_ATTEMPTS = 5
 
@@ -37,9 +38,12 @@ class OpenedStore:
     index : StoreIndex
     files : SmallFiles
     log : JournalLog
-    states, thumbnails : zarr.Array
-        `thumbnails` is None where the store keeps none.
+    states : dict of str to StatesArray
+        By name, `hidden_states` first.
+    thumbnails : zarr.Array or None
+        None where the store keeps none.
     layers : list of int
+        Of `hidden_states`.
 
     Raises
     ------
@@ -121,36 +125,51 @@ class OpenedStore:
         with self._damage(ROOT_METADATA, "its plan cannot be: "):
             apply_pending(videos, self.group.attrs.get(PENDING_LABELS))
             check_plan(videos, rows, self.row_block)
-        self.index = StoreIndex(videos, rows, self.row_block, len(self.layers), self.path)
+        num_layers = {name: len(one.tap.layers) for name, one in self.states.items()}
+        self.index = StoreIndex(videos, rows, self.row_block, num_layers, self.path)
         self.index.apply(gained)
         with self._damage(ROOT_METADATA, "its plan cannot be: "):
             check_ids(videos)
 
     def _read_large_arrays(self) -> None:
         num_rows, row_block = self._count("num_rows"), self._count("row_block", 1)
-        self.states = self._large("hidden_states", "float32", 3)
         with self._damage("layer"):
             layer = self._small("layer", "integer")
             layers = layer[:].tolist()  # type: ignore[union-attr]
             if layers != sorted({*layers}) or any(number < 0 for number in layers):
                 raise ValueError(f"no ascending layers: {layers}"[:200])
         self.layers: list[int] = layers
+        with self._damage(ROOT_METADATA, "its taps cannot be: "):
+            further = taps_of(self.group.attrs)
+        main = self._large(HIDDEN_STATES, "float32", 3)
+        own = Tap(HIDDEN_STATES, tuple(layers), main.shape[2])
+        self.states = {HIDDEN_STATES: StatesArray(own, main)}
+        for name, tap in further.items():
+            self.states[name] = StatesArray(tap, self._large(name, "float32", 3))
+        for one in self.states.values():
+            self._check_states(one, num_rows, row_block)
         has_thumbnails = (
             f"{schema.THUMBNAIL}/zarr.json" in self.log.digests.names()
             or (self.path / schema.THUMBNAIL).exists()
         )
         self.thumbnails = self._large(schema.THUMBNAIL, "uint8", 4) if has_thumbnails else None
-        with self._damage("hidden_states/zarr.json"):
-            blocks = (self.states.shards or self.states.chunks)[1]
-            if self.states.shape[0] != len(layers) or self.states.shape[1] < num_rows:
-                raise ValueError(
-                    f"shape {self.states.shape} for {len(layers)} layers and {num_rows} rows"
-                )
-            if self.states.shards is not None and blocks != row_block:
-                raise ValueError(f"shards of {blocks} rows, the store has blocks of {row_block}")
         if self.thumbnails is not None and self.thumbnails.shape[0] < num_rows:
             with self._damage(f"{schema.THUMBNAIL}/zarr.json"):
                 raise ValueError(f"shape {self.thumbnails.shape} for {num_rows} rows")
+
+    def _check_states(self, states: StatesArray, num_rows: int, row_block: int) -> None:
+        array, tap = states.array, states.tap
+        with self._damage(f"{tap.name}/zarr.json"):
+            expected = (len(tap.layers), tap.num_features)
+            if (array.shape[0], array.shape[2]) != expected or array.shape[1] < num_rows:
+                raise ValueError(
+                    f"shape {array.shape} for {expected[0]} layers, {num_rows} rows and "
+                    f"{expected[1]} features"
+                )
+            if array.shards is not None and array.shards[1] != row_block:
+                raise ValueError(
+                    f"shards of {array.shards[1]} rows, the store has blocks of {row_block}"
+                )
 
     def _large(self, name: str, dtype: str, num_dims: int) -> zarr.Array[Any]:
         array = self.array(name)
@@ -279,7 +298,7 @@ def _check_is_store(path: Path) -> None:
 
 def is_half_created(path: Path) -> bool:
     """Whether a folder has what a killed `create` leaves, and nothing else."""
-    ours = {"hidden_states", "layer", schema.THUMBNAIL, schema.JOURNAL}
+    ours = {HIDDEN_STATES, "taps", "prompts", "layer", schema.THUMBNAIL, schema.JOURNAL}
     ours |= {array.name for array in schema.INDEX_ARRAYS}
     names = {entry.name for entry in path.iterdir() if not entry.name.endswith(".partial")}
     return (

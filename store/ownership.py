@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -11,6 +12,13 @@ from hiprobe.store import schema
 from hiprobe.store.durable_files import PARTIAL
 from hiprobe.store.errors import StoreError, write_errors
 from hiprobe.store.index import StoreIndex
+from hiprobe.store.taps import HIDDEN_STATES
+
+# Where small files are; looking everywhere would look through all shards.
+SMALL_FOLDERS = (
+    *("", "*/", "taps/*/", "prompts/*/"),
+    *("prompts/*/hidden_states/", "prompts/*/taps/", "prompts/*/taps/*/"),
+)
 
 
 def lock_store(path: Path) -> FileLock:
@@ -42,15 +50,17 @@ def clear(path: Path) -> None:
             entry.unlink()
 
 
-def sweep(path: Path, index: StoreIndex) -> None:
+def sweep(path: Path, index: StoreIndex, states: Iterable[str]) -> None:
     """Delete what a killed writer had not renamed yet; committed blocks need no look."""
-    leftovers = [*path.glob(f"*{PARTIAL}"), *path.glob(f"*/*{PARTIAL}")]
+    leftovers = [file for folder in SMALL_FOLDERS for file in path.glob(f"{folder}*{PARTIAL}")]
     for name in (array.name for array in schema.INDEX_ARRAYS):
         leftovers += (path / name / "c").glob(f"*{PARTIAL}")
     leftovers += (path / "layer/c").glob(f"*{PARTIAL}")
-    for folder in (path / "hidden_states/c/0", path / schema.THUMBNAIL / "c"):
+    folders = {path / name / "c/0": name for name in states}
+    folders[path / schema.THUMBNAIL / "c"] = HIDDEN_STATES
+    for folder, name in folders.items():
         for number in folder.glob("*"):
-            if not (number.name.isdecimal() and index.is_committed_shard(int(number.name))):
+            if not (number.name.isdecimal() and index.is_committed_shard(int(number.name), name)):
                 leftovers += number.glob(f"**/*{PARTIAL}")
     for leftover in leftovers:
         leftover.unlink()

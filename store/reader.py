@@ -15,6 +15,7 @@ from hiprobe.store import lazy, schema
 from hiprobe.store.errors import StoreError
 from hiprobe.store.opened import OpenedStore
 from hiprobe.store.provenance import Provenance
+from hiprobe.store.taps import HEADS, HIDDEN_STATES, Tap, array_name
 from hiprobe.store.video_file import FileIdentity
 
 if TYPE_CHECKING:
@@ -103,15 +104,32 @@ class FeatureStore:
             For the first of them.
         """
         for layer in layers:
-            if layer not in self.layers:
-                raise StoreError(
-                    f"{self.path}: no layer {layer}; it has {_format_layers(self.layers)}."
-                )
+            self._layer_position(layer)
 
     @property
     def num_features(self) -> int:
         """The backbone's hidden size."""
-        return int(self._arrays.states.shape[2])
+        return self._opened.states[HIDDEN_STATES].tap.num_features
+
+    @property
+    def taps(self) -> list[str]:
+        """Where states were taken: ``hidden_states``, and whatever else the store has."""
+        return [*dict.fromkeys(one.tap.tap for one in self._opened.states.values())]
+
+    @property
+    def prompts(self) -> list[str]:
+        """Names of the prompts; "" is the first one, which every store has."""
+        return [*dict.fromkeys(one.tap.prompt for one in self._opened.states.values())]
+
+    def tap(self, tap: str = HIDDEN_STATES, prompt: str = "") -> Tap:
+        """Describe the states of a tap and a prompt.
+
+        Raises
+        ------
+        StoreError
+            The store has none; it says which it has, and how to add them.
+        """
+        return self._opened.states[self._states_name(tap, prompt)].tap
 
     @cached_property
     def videos(self) -> pd.DataFrame:
@@ -130,7 +148,14 @@ class FeatureStore:
         """
         return self._index.segment_table()
 
-    def layer(self, layer: int, videos: Iterable[str] | None = None) -> np.ndarray:
+    def layer(
+        self,
+        layer: int,
+        videos: Iterable[str] | None = None,
+        *,
+        tap: str = HIDDEN_STATES,
+        prompt: str = "",
+    ) -> np.ndarray:
         """Read one layer's states of all segments, or of some videos' segments.
 
         Parameters
@@ -139,6 +164,8 @@ class FeatureStore:
             One of `layers`.
         videos : iterable of str, optional
             Finished videos to read. Default: all.
+        tap, prompt : str
+            One of `taps`, of one of `prompts`.
 
         Returns
         -------
@@ -148,22 +175,49 @@ class FeatureStore:
         Raises
         ------
         StoreError
-            The layer or a video is not in the store, or a checksum does not match.
+            The layer, the tap or a video is not in the store, or a checksum does not match.
         """
-        position = self._layer_position(layer)
+        name = self._states_name(tap, prompt)
+        position = self._layer_position(layer, name)
         wanted = self._done if videos is None else self._video_indices(videos)
-        states = self._arrays.read([position], wanted)
-        self._check_present(states, wanted)
-        return states[0]
+        return self._read([position], wanted, name)[0]
+
+    def heads(
+        self, layer: int, videos: Iterable[str] | None = None, *, prompt: str = ""
+    ) -> np.ndarray:
+        """Read what enters one layer's output projection, by attention heads.
+
+        Parameters
+        ----------
+        layer, videos, prompt
+            As of `layer`.
+
+        Returns
+        -------
+        (segment, head, feature) float32
+
+        Raises
+        ------
+        StoreError
+            As of `layer`.
+        """
+        states = self.layer(layer, videos, tap=HEADS, prompt=prompt)
+        return states.reshape(len(states), self.tap(HEADS, prompt).num_heads, -1)
 
     def iter_layer(
-        self, layer: int, videos: Iterable[str] | None = None, max_rows: int = 8192
+        self,
+        layer: int,
+        videos: Iterable[str] | None = None,
+        max_rows: int = 8192,
+        *,
+        tap: str = HIDDEN_STATES,
+        prompt: str = "",
     ) -> Iterator[tuple[list[str], np.ndarray]]:
         """Read one layer some videos at a time, for a layer that does not fit into memory.
 
         Parameters
         ----------
-        layer, videos
+        layer, videos, tap, prompt
             As of `layer`.
         max_rows : int
             Segments to read at once; a longer video comes whole.
@@ -179,25 +233,32 @@ class FeatureStore:
         for video in wanted:
             count = self._index.num_segments(video)
             if group and num_rows + count > max_rows:
-                yield group, self.layer(layer, group)
+                yield group, self.layer(layer, group, tap=tap, prompt=prompt)
                 group, num_rows = [], 0
             group.append(self._index.video_id(video))
             num_rows += count
         if group:
-            yield group, self.layer(layer, group)
+            yield group, self.layer(layer, group, tap=tap, prompt=prompt)
 
-    def video(self, video_id: str, layers: Iterable[int] | None = None) -> np.ndarray:
+    def video(
+        self,
+        video_id: str,
+        layers: Iterable[int] | None = None,
+        *,
+        tap: str = HIDDEN_STATES,
+        prompt: str = "",
+    ) -> np.ndarray:
         """Read all layers of one video, or some.
 
         Returns
         -------
         (layer, segment, feature) float32
         """
+        name = self._states_name(tap, prompt)
         (video,) = self._video_indices([video_id])
-        wanted = [self._layer_position(one) for one in (self.layers if layers is None else layers)]
-        states = self._arrays.read(wanted, [video])
-        self._check_present(states, [video])
-        return states
+        kept = self._opened.states[name].tap.layers
+        wanted = [self._layer_position(one, name) for one in (kept if layers is None else layers)]
+        return self._read(wanted, [video], name)
 
     def file(self, video_id: str) -> FileIdentity | None:
         """Which file a video was when it was planned; None where the store does not know."""
@@ -236,9 +297,12 @@ class FeatureStore:
         (video,) = self._video_indices([video_id])
         return self._arrays.thumbnails(video, segments)
 
-    def dask(self, layer: int) -> Array:
+    def dask(self, layer: int, *, tap: str = HIDDEN_STATES, prompt: str = "") -> Array:
         """One layer as a lazy (segment, feature) Dask array, rows as in `segments`."""
-        return self._lazy_states()[self._layer_position(layer)][self._index.real_rows()]
+        name = self._states_name(tap, prompt)
+        self._check_added(self._done, name)
+        states = lazy.lazy_states(self._opened.states[name].array, self.row_block)
+        return states[self._layer_position(layer, name)][self._index.real_rows()]
 
     def to_xarray(self) -> xarray.Dataset:
         """The whole store as a lazy, labelled dataset without padding.
@@ -246,13 +310,20 @@ class FeatureStore:
         Returns
         -------
         xarray.Dataset
-            ``hidden_states`` (layer, segment, feature), and along ``segment`` the coordinates
-            ``video_id``, ``segment_in_video``, ``start_frame``, ``stop_frame``, ``split``,
-            ``label`` and ``category``; the provenance as attributes.
+            ``hidden_states`` (layer, segment, feature), those of other taps and prompts by their
+            names, such as ``taps_heads``, with layers and features of their own (``taps_heads_layer``),
+            and along ``segment`` the coordinates ``video_id``, ``segment_in_video``,
+            ``start_frame``, ``stop_frame``, ``split``, ``label`` and ``category``; the provenance
+            as attributes.
         """
+        for name in self._opened.states:
+            self._check_added(self._done, name)
+        rows = self._index.real_rows()
         return lazy.labelled_dataset(
-            self._lazy_states()[:, self._index.real_rows()],
-            layers=self.layers,
+            {
+                name: (one.tap, lazy.lazy_states(one.array, self.row_block)[:, rows])
+                for name, one in self._opened.states.items()
+            },
             segments=self.segments,
             videos=self.videos,
             attributes=self.provenance,
@@ -263,12 +334,44 @@ class FeatureStore:
         """Rows of a block: what is read or written at once of a video."""
         return self._opened.row_block
 
-    def _lazy_states(self) -> Array:
-        return lazy.lazy_states(self._arrays.states, self.row_block)
+    def _read(self, positions: Sequence[int], videos: Sequence[int], name: str) -> np.ndarray:
+        """Read some layers of some videos of an array of states, all of which must be there."""
+        self._check_added(videos, name)
+        states = self._arrays.read(positions, videos, name)
+        self._check_present(states, videos)
+        return states
 
-    def _layer_position(self, layer: int) -> int:
-        self.check_layers([layer])
-        return self.layers.index(layer)
+    def _states_name(self, tap: str, prompt: str) -> str:
+        name = array_name(tap, prompt)
+        if name not in self._opened.states:
+            prompts = " and ".join(repr(one) for one in self.prompts)
+            raise StoreError(
+                f"{self.path}: has no {tap!r} of prompt {prompt!r}; it has {', '.join(self.taps)} "
+                f"and the prompts {prompts} (the first is called ''). `hiprobe extract MANIFEST "
+                f"{self.path} --taps {tap}` adds a tap."
+            )
+        return name
+
+    def _check_added(self, videos: Sequence[int], name: str) -> None:
+        """Refuse videos that are older than a tap which was added to the store."""
+        if name == HIDDEN_STATES:
+            return
+        lacking = [video for video in videos if not self._index.has_states(video, name)]
+        if lacking:
+            raise StoreError(
+                f"{self.path}: {len(lacking)} of {len(videos)} videos, such as "
+                f"{self._index.video_id(lacking[0])!r}, have no {name} yet: the command that "
+                "added it goes on where it was."
+            )
+
+    def _layer_position(self, layer: int, name: str = HIDDEN_STATES) -> int:
+        kept = self._opened.states[name].tap.layers
+        if layer not in kept:
+            raise StoreError(
+                f"{self.path}: no layer {layer}{f' of {name}' if name != HIDDEN_STATES else ''}; "
+                f"it has {_format_layers(kept)}."
+            )
+        return kept.index(layer)
 
     def _video_indices(self, video_ids: Iterable[str]) -> list[int]:
         """Positions of finished videos, in the store's order, whatever that of `video_ids`."""
@@ -301,7 +404,7 @@ class FeatureStore:
         )
 
 
-def _format_layers(layers: list[int]) -> str:
-    if layers == list(range(layers[0], layers[-1] + 1)):
+def _format_layers(layers: Sequence[int]) -> str:
+    if [*layers] == list(range(layers[0], layers[-1] + 1)):
         return f"layers {layers[0]} to {layers[-1]}"
     return "layers " + ", ".join(map(str, layers))

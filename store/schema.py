@@ -15,6 +15,7 @@ from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, Zstd
 
 from hiprobe.store.pending_labels import PENDING_LABELS
 from hiprobe.store.small_files import SmallFiles
+from hiprobe.store.taps import ATTRIBUTE, HIDDEN_STATES, Tap, dimension_prefix
 
 SCHEMA_VERSION = 1
 DEFAULT_ROW_BLOCK = 64
@@ -30,6 +31,7 @@ STRUCTURE = (
     "layer_convention",
     "row_block",
     PENDING_LABELS,
+    ATTRIBUTE,
 )
 JOURNAL = "journal"
 THUMBNAIL = "thumbnail"  # an array that a store may have
@@ -95,6 +97,7 @@ def create(
     row_block: int,
     provenance: dict[str, Any],
     thumbnail_size: tuple[int, int] | None = None,
+    taps: Sequence[Tap] = (),
 ) -> None:
     """Stage an empty store of schema version 1.
 
@@ -112,6 +115,8 @@ def create(
         How the states are made; JSON-serialisable, kept as the group's attributes.
     thumbnail_size : (int, int), optional
         Height and width in pixels of a thumbnail of each segment; none are kept without it.
+    taps : sequence of Tap
+        Further states that are kept.
     """
     attributes = {
         **provenance,
@@ -122,17 +127,11 @@ def create(
         "num_videos": 0,
         "num_rows": 0,
     }
+    if taps:
+        attributes[ATTRIBUTE] = {tap.name: tap.as_record() for tap in taps}
     group = zarr.create_group(files, zarr_format=3, attributes=attributes)
-    group.create_array(
-        "hidden_states",
-        shape=(len(layers), 0, num_features),
-        chunks=(len(layers), row_block, num_features),
-        serializer=hidden_states_codecs((len(layers), row_block, num_features)),
-        compressors=None,
-        dtype="float32",
-        fill_value=float("nan"),
-        dimension_names=("layer", "row", "feature"),
-    )
+    for tap in (Tap(HIDDEN_STATES, tuple(layers), num_features), *taps):
+        create_states_array(group, tap, row_block)
     if thumbnail_size is not None:
         height, width = thumbnail_size
         group.create_array(
@@ -159,6 +158,24 @@ def create(
         create_index_array(group, array)
     # The journal's folder is a Zarr group too, so that no Zarr reader trips over it.
     group.create_group(JOURNAL)
+
+
+def create_states_array(group: zarr.Group, tap: Tap, row_block: int, num_rows: int = 0) -> None:
+    """Create an array of states, without any."""
+    shard = (len(tap.layers), row_block, tap.num_features)
+    own = dimension_prefix(tap)
+    group.create_array(
+        tap.name,
+        # What a killed call left of one that does not count yet.
+        overwrite=True,
+        shape=(shard[0], num_rows, shard[2]),
+        chunks=shard,
+        serializer=hidden_states_codecs(shard),
+        compressors=None,
+        dtype="float32",
+        fill_value=float("nan"),
+        dimension_names=(f"{own}layer", "row", f"{own}feature"),
+    )
 
 
 def create_index_array(group: zarr.Group, array: IndexArray, length: int = 0) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from hiprobe.store.errors import StoreError
 ROOT_METADATA = "zarr.json"
 # No small file of ours comes near: 4,096 descriptions of videos, 65,536 numbers.
 MAX_BYTES = 2**28
-SHARDS = ("hidden_states/c/", "thumbnail/c/")
+SHARD = re.compile(r"(prompts/[^/]+/)?(hidden_states|taps/[^/]+)/c/.|thumbnail/c/.")
 
 
 class SmallFiles(LocalStore):
@@ -201,6 +202,7 @@ class SmallFiles(LocalStore):
         """Small files that have no digest."""
         known = {*self.digests.names()}
         paths = [*self.root.glob("zarr.json"), *self.root.glob("*/zarr.json"),
+                 *self.root.glob("taps/*/zarr.json"), *self.root.glob("prompts/**/zarr.json"),
                  *self.root.glob("*/c/*")]  # fmt: skip
         keys = [path.relative_to(self.root).as_posix() for path in paths if path.is_file()]
         return [key for key in keys if key not in known and not key.endswith(PARTIAL)]
@@ -208,7 +210,7 @@ class SmallFiles(LocalStore):
 
 def is_shard(key: str) -> bool:
     """Whether a file is a shard of one of the large arrays."""
-    return key.startswith(SHARDS)
+    return SHARD.match(key) is not None
 
 
 def _read_part(path: Path, byte_range: ByteRequest | None) -> bytes:

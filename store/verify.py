@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from hiprobe.store.journal import journal_files
 from hiprobe.store.journal_log import Block
 from hiprobe.store.opened import OpenedStore
 from hiprobe.store.shards import chunk_checksums, shard_digest
+from hiprobe.store.taps import HIDDEN_STATES
 from hiprobe.store.writer import StoreWriter
 
 OnVideo = Callable[[int, int], None]
@@ -142,19 +144,26 @@ def _checks(
     arrays: CheckedArrays, opened: OpenedStore, video: int, block: int, rows: slice
 ) -> Iterator[tuple[Path, Callable[[], str]]]:
     """The files of a block, each with what tells what is wrong with it."""
-    yield arrays.states_shard(rows.start), lambda: _check_values(arrays, opened, video, block, rows)
+    for name in opened.states:
+        # A tap that came later has its states block by block.
+        if name == HIDDEN_STATES or opened.index.block_checksums(video, block, name):
+            yield (
+                arrays.states_shard(rows.start, name),
+                partial(_check_values, arrays, opened, video, block, rows, name),
+            )
     if opened.thumbnails is not None:
         file = arrays.thumbnail_shard(video, block)
         yield file, lambda: _check_pictures(arrays, opened, video, block, rows)
 
 
 def _check_values(
-    arrays: CheckedArrays, opened: OpenedStore, video: int, block: int, rows: slice
+    arrays: CheckedArrays, opened: OpenedStore, video: int, block: int, rows: slice, name: str
 ) -> str:
-    """Say what is wrong with a block's states; nothing for none."""
-    known = tuple(line.crc for line in opened.index.lines(video, block))
+    """Say what is wrong with a block's states in an array; nothing for none."""
+    known = opened.index.block_checksums(video, block, name)
     try:
-        values = arrays.read_rows(range(len(opened.layers)), [rows], [known])
+        layers = range(len(opened.states[name].tap.layers))
+        values = arrays.read_rows(layers, [rows], [known], name)
     except StoreError as error:
         return f"cannot be decoded ({error.__cause__})"
     if bad := int(np.count_nonzero(~np.isfinite(values))):
@@ -207,9 +216,14 @@ def _notes(opened: OpenedStore, num_unknown: int, num_blocks: int) -> list[str]:
 def _described(opened: OpenedStore, video: int, block: int) -> Block:
     """A committed block as a journal of today describes it."""
     arrays = opened.checked_arrays()
-    if not arrays.is_own_layout:
+    if not arrays.is_own_layout(HIDDEN_STATES):
         return Block(video, block)
     start = opened.index.video_rows(video).start + block * opened.row_block
     crc = chunk_checksums(arrays.states_shard(start), len(opened.layers))
     pictures = None if opened.thumbnails is None else arrays.thumbnail_shard(video, block)
-    return Block(video, block, crc, "" if pictures is None else shard_digest(pictures))
+    # Taps are younger than checksums: theirs are known.
+    lines = opened.index.lines(video, block)
+    return Block(
+        video, block, crc, "" if pictures is None else shard_digest(pictures),
+        lines[-1].taps if lines else {},
+    )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +19,7 @@ from hiprobe.store.ownership import clear, lock_store, sweep
 from hiprobe.store.pending_labels import PENDING_LABELS
 from hiprobe.store.row_plan import PlannedVideo, plan_rows
 from hiprobe.store.small_files import ROOT_METADATA, SmallFiles
+from hiprobe.store.taps import ATTRIBUTE, Tap
 
 
 class StoreWriter(BlockWriter):
@@ -56,7 +56,7 @@ class StoreWriter(BlockWriter):
         self._lock = lock
         super().__init__(path)
         with write_errors(path):
-            sweep(path, self.index)
+            sweep(path, self.index, self._opened.states)
             # What a killed owner left half done is as it is from now on.
             self._commit()
             # But labels go on.
@@ -72,6 +72,7 @@ class StoreWriter(BlockWriter):
         provenance: dict[str, Any],
         row_block: int = schema.DEFAULT_ROW_BLOCK,
         thumbnail_size: tuple[int, int] | None = None,
+        taps: Sequence[Tap] = (),
     ) -> Self:
         """Create an empty store and open it for writing; see `hiprobe.store.schema.create`.
 
@@ -103,7 +104,9 @@ class StoreWriter(BlockWriter):
             with write_errors(path):
                 clear(path)
                 files = SmallFiles(path)
-                schema.create(files, layers, num_features, row_block, provenance, thumbnail_size)
+                schema.create(
+                    files, layers, num_features, row_block, provenance, thumbnail_size, taps
+                )
                 journal = JournalWriter(path / schema.JOURNAL, last_counter(path / "journal") + 1)
                 files.commit(journal.append, {}, is_complete=True)
             writer = cls.__new__(cls)
@@ -152,12 +155,39 @@ class StoreWriter(BlockWriter):
                 # Over what an interrupted call may have left beyond `num_videos` and `num_rows`.
                 if lengths[array.dim] > start:
                     zarr_array[start:] = columns[array.name]
-            states = store.array("hidden_states")
-            states.resize((states.shape[0], num_rows, states.shape[2]))
+            for name in store.states:
+                states = store.array(name)
+                states.resize((states.shape[0], num_rows, states.shape[2]))
             if (size := self.thumbnail_size) is not None:
                 store.array(schema.THUMBNAIL).resize((num_rows, *size, 3))
             # What belongs together changes at once, after the arrays: it makes them count.
             store.group.update_attributes({"num_videos": lengths["video"], "num_rows": num_rows})
+            self._commit()
+        self.refresh()
+
+    def add_taps(self, taps: Iterable[Tap]) -> None:
+        """Keep further states from now on; videos that are finished lack them until they are added.
+
+        See `add_taps_of_block`. Those that the store has stay as they are.
+
+        Raises
+        ------
+        ValueError
+            It has one of that name with other layers or features.
+        """
+        new = {tap.name: tap for tap in taps}
+        for name in {*new} & {*self._opened.states}:
+            if self._opened.states[name].tap != new.pop(name):
+                raise ValueError(f"{name}: the store has it otherwise")
+        if not new:
+            return
+        with write_errors(self.path):
+            group = self._opened.group
+            for tap in new.values():
+                schema.create_states_array(group, tap, self.row_block, self.index.num_rows)
+            # Last: it makes the arrays count.
+            records = {tap.name: tap.as_record() for tap in {**self.taps, **new}.values()}
+            group.update_attributes({ATTRIBUTE: records})
             self._commit()
         self.refresh()
 
@@ -223,8 +253,7 @@ class StoreWriter(BlockWriter):
         """Journal what committed blocks hold, and every small file, as they are now."""
         with write_errors(self.path):
             for line in lines:
-                entry = {"event": "block", **asdict(line)}
-                self._journal.append({name: value for name, value in entry.items() if value != ""})
+                self._journal.append(line.as_entry())
             self._commit(is_complete=True)
 
     def _commit(self, *, is_complete: bool = False) -> None:
