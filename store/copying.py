@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hiprobe.store.block_writer import NOTHING
 from hiprobe.store.manifest import VideoRecord
 from hiprobe.store.reader import FeatureStore
 from hiprobe.store.row_plan import PlannedVideo
@@ -44,6 +45,7 @@ def write_video(
     states: np.ndarray,
     outcome: Mapping[str, Any],
     thumbnails: np.ndarray | None = None,
+    taps: Mapping[str, np.ndarray] = NOTHING,
 ) -> None:
     """Write a finished video from its states in one piece.
 
@@ -56,25 +58,60 @@ def write_video(
     outcome : mapping
         ``num_frames``, ``fps``, ``error`` (a note).
     thumbnails : (segment, y, x, 3) uint8, optional
+    taps : mapping of str to (layer, segment, feature) float32
+        See `BlockWriter.write_block`.
     """
     starts = range(0, states.shape[1], writer.row_block)
     own = [slice(start, start + writer.row_block) for start in starts]
-    blocks = ((states[:, rows], None if thumbnails is None else thumbnails[rows]) for rows in own)
+    blocks = (
+        (
+            states[:, rows],
+            None if thumbnails is None else thumbnails[rows],
+            {name: values[:, rows] for name, values in taps.items()},
+        )
+        for rows in own
+    )
     write_blocks(writer, position, blocks, outcome)
+
+
+def copy_video(
+    store: FeatureStore, video_id: str, writer: StoreWriter, layers: Sequence[int] | None = None
+) -> None:
+    """Write a finished video of another store, with the writer's taps, into its planned place.
+
+    Parameters
+    ----------
+    store : FeatureStore
+    video_id : str
+    writer : StoreWriter
+    layers : sequence of int, optional
+        Of ``hidden_states``. Default: all.
+    """
+    write_video(
+        writer,
+        writer.index.positions()[video_id],
+        store.video(video_id, layers),
+        store.videos.loc[video_id],
+        None if store.thumbnail_size is None else store.thumbnails(video_id),
+        {
+            name: store.video(video_id, tap.layers, tap=tap.tap, prompt=tap.prompt)
+            for name, tap in writer.taps.items()
+        },
+    )
 
 
 def write_blocks(
     writer: StoreWriter,
     position: int,
-    blocks: Iterable[tuple[np.ndarray, np.ndarray | None]],
+    blocks: Iterable[tuple[np.ndarray, np.ndarray | None, Mapping[str, np.ndarray]]],
     outcome: Mapping[str, Any],
 ) -> None:
-    """Write a finished video from blocks of its states and thumbnails; see `write_video`.
+    """Write a finished video from blocks of its states, thumbnails and taps; see `write_video`.
 
     An error that `blocks` raises, also after the last one, leaves the video unfinished.
     """
-    for block, (states, thumbnails) in enumerate(blocks):
-        writer.write_block(position, block, states, thumbnails)
+    for block, (states, thumbnails, taps) in enumerate(blocks):
+        writer.write_block(position, block, states, thumbnails, taps)
     writer.finish_video(
         position,
         status=DONE,

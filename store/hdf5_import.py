@@ -85,7 +85,8 @@ def _fill_store(content: Hdf5Content, videos: list[int], out: Path, on_video: On
             if statuses[position] == DONE:
                 _check_same_states(content, video, made)
             elif outcome["status"] == DONE:
-                write_blocks(writer, position, content.blocks(video), outcome)
+                blocks = ((*block, {}) for block in content.blocks(video))
+                write_blocks(writer, position, blocks, outcome)
             elif outcome["status"] != statuses[position]:
                 writer.finish_video(position, **outcome)
         on_video(len(videos), len(videos))

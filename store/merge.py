@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from hiprobe.store.copying import plan_as_decoded, provenance_of_copy, write_video
+from hiprobe.store.copying import copy_video, plan_as_decoded, provenance_of_copy
 from hiprobe.store.errors import StoreError
 from hiprobe.store.provenance import Purpose
 from hiprobe.store.reader import FeatureStore
@@ -59,13 +59,7 @@ def merge(
         for done, (video_id, store) in enumerate(owners.items()):
             on_video(done, len(owners))
             if writer.index.status(positions[video_id]) != DONE:
-                write_video(
-                    writer,
-                    positions[video_id],
-                    store.video(video_id),
-                    store.videos.loc[video_id],
-                    None if store.thumbnail_size is None else store.thumbnails(video_id),
-                )
+                copy_video(store, video_id, writer)
         on_video(len(owners), len(owners))
     return len(owners)
 
@@ -113,7 +107,7 @@ def _check_same_settings(first: FeatureStore, others: Sequence[FeatureStore]) ->
     for store in others:
         shapes = [
             (name, getattr(first, name), getattr(store, name))
-            for name in ("layers", "thumbnail_size", "row_block")
+            for name in ("layers", "further_taps", "thumbnail_size", "row_block")
         ]
         refused = first.origin.compare(store.origin, Purpose.FILL).refused
         differences = [
@@ -140,4 +134,5 @@ def _open(out: Path, stores: Sequence[FeatureStore], parts: Sequence[Path]) -> S
         | {"merged_from": [str(part) for part in parts]},
         row_block=stores[0].row_block,
         thumbnail_size=stores[0].thumbnail_size,
+        taps=stores[0].further_taps,
     )

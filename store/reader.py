@@ -121,6 +121,11 @@ class FeatureStore:
         """Names of the prompts; "" is the first one, which every store has."""
         return [*dict.fromkeys(one.tap.prompt for one in self._opened.states.values())]
 
+    @property
+    def further_taps(self) -> list[Tap]:
+        """What there is beside the first prompt's ``hidden_states``."""
+        return [one.tap for name, one in self._opened.states.items() if name != HIDDEN_STATES]
+
     def tap(self, tap: str = HIDDEN_STATES, prompt: str = "") -> Tap:
         """Describe the states of a tap and a prompt.
 
@@ -311,10 +316,10 @@ class FeatureStore:
         -------
         xarray.Dataset
             ``hidden_states`` (layer, segment, feature), those of other taps and prompts by their
-            names, such as ``taps_heads``, with layers and features of their own (``taps_heads_layer``),
-            and along ``segment`` the coordinates ``video_id``, ``segment_in_video``,
-            ``start_frame``, ``stop_frame``, ``split``, ``label`` and ``category``; the provenance
-            as attributes.
+            names, such as ``taps_heads``, with layers and features of their own
+            (``taps_heads_layer``), and along ``segment`` the coordinates ``video_id``,
+            ``segment_in_video``, ``start_frame``, ``stop_frame``, ``split``, ``label`` and
+            ``category``; the provenance as attributes.
         """
         for name in self._opened.states:
             self._check_added(self._done, name)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from hiprobe.store.copying import plan_as_decoded, provenance_of_copy, write_video
+from hiprobe.store.copying import copy_video, plan_as_decoded, provenance_of_copy
 from hiprobe.store.errors import StoreError
 from hiprobe.store.provenance import Purpose
 from hiprobe.store.reader import FeatureStore
@@ -64,9 +64,7 @@ def subset(
             on_video(done, len(wanted))
             if writer.index.status(positions[video_id]) == DONE:
                 continue
-            thumbnails = None if store.thumbnail_size is None else store.thumbnails(video_id)
-            states, outcome = store.video(video_id, kept), store.videos.loc[video_id]
-            write_video(writer, positions[video_id], states, outcome, thumbnails)
+            copy_video(store, video_id, writer, kept)
         on_video(len(wanted), len(wanted))
     return len(wanted)
 
@@ -104,6 +102,7 @@ def _open(out: Path, store: FeatureStore, layers: Sequence[int]) -> StoreWriter:
             (name, getattr(other, name), expected)
             for name, expected in (
                 ("layers", list(layers)),
+                ("further_taps", store.further_taps),
                 ("thumbnail_size", store.thumbnail_size),
                 ("row_block", store.row_block),
             )
@@ -130,4 +129,5 @@ def _open(out: Path, store: FeatureStore, layers: Sequence[int]) -> StoreWriter:
         | {"layers": list(layers), "subset_of": {"path": str(store.path.absolute())}},
         row_block=store.row_block,
         thumbnail_size=store.thumbnail_size,
+        taps=store.further_taps,
     )

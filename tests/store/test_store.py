@@ -230,7 +230,7 @@ def test_a_store_reads_while_it_is_written(path, expected):
 def test_a_block_that_does_not_fit_is_refused(tmp_path, block, shape):
     with create(tmp_path / "s") as writer:
         writer.add_videos([plan("a", 11), plan("b", 4)])
-        with pytest.raises(ValueError, match=r"got states\.shape = "):
+        with pytest.raises(ValueError, match=r"hidden_states: block . of video 0 .* got \("):
             writer.write_block(0, block, np.zeros(shape))
     assert not (tmp_path / "s/hidden_states/c").exists()
 
