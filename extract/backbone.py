@@ -28,8 +28,10 @@ from hiprobe.extract.loading import (
     resolve_device,
     weights_digest,
 )
+from hiprobe.extract.segment_taps import SegmentTaps
 from hiprobe.extract.video import Segment
 from hiprobe.store import ModelError
+from hiprobe.store.taps import HIDDEN_STATES, Tap
 
 # What one needs to name and make a backbone comes from here, wherever it is defined.
 __all__ = [
@@ -110,7 +112,8 @@ class Backbone:
         self._tap = FirstTokenTap(decoder, self.layers)
         # The 8-bit product looks for outliers in all positions that it is given: with one position
         # it would find others, and give other states than in stores made before.
-        if config.load_in != "8bit":
+        self._further = SegmentTaps(model, decoder, self.layers, last, config.taps)
+        if config.load_in != "8bit" and not self._further.needs_all_positions:
             cut_top_block(decoder)
         if config.compile:
             # Only the inside: the hooks stay outside of what is compiled.
@@ -148,6 +151,20 @@ class Backbone:
             if isinstance(value, torch.Tensor)
         }
 
+    @property
+    def taps(self) -> tuple[Tap, ...]:
+        """What `all_states` gives beside ``hidden_states``."""
+        return self._further.taps
+
+    def all_states(self, inputs: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
+        """One forward pass: (layer, segment, feature) float32 of every tap, by its name."""
+        self._further.begin(inputs["input_ids"].to(self.device))
+        states = self.states(inputs)
+        taken = self._further.take()
+        return {HIDDEN_STATES: states} | {
+            name: values.float().cpu().numpy() for name, values in taken.items()
+        }
+
     @torch.inference_mode()
     def states(self, inputs: dict[str, torch.Tensor]) -> np.ndarray:
         """One forward pass: the last prompt position's state of every layer.
@@ -166,6 +183,7 @@ class Backbone:
     def forget(self) -> None:
         """Free what a pass that ran out of memory has left."""
         self._tap.clear()
+        self._further.clear()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 

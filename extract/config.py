@@ -45,6 +45,8 @@ class BackboneConfig:
         Tell the model that keyframes follow each other at so many a second; None: the truth.
     keep_wrapped : bool
         See `hiprobe.extract.chat_template.chat_text`: for stores that were made so.
+    taps : tuple of str
+        What to keep beside ``hidden_states``: of `hiprobe.store.taps.TAPS`.
     """
 
     model: str
@@ -61,6 +63,7 @@ class BackboneConfig:
     max_pixels: int | None = None
     fps_shown: float | None = None
     keep_wrapped: bool = False
+    taps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

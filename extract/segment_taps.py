@@ -1,0 +1,158 @@
+"""What else a forward pass passes by: attention heads, and the visual tokens of a segment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from hiprobe.store import ModelError
+from hiprobe.store.taps import FRAMES_LAST, FRAMES_MEAN, HEADS, Tap
+
+# Names of a configuration's ids of the tokens that stand for what the vision tower gives.
+VISUAL_TOKENS = ("video_token_id", "image_token_id")
+OF_FRAMES = (FRAMES_MEAN, FRAMES_LAST)
+
+
+class SegmentTaps:
+    """Hooks that keep further vectors of a pass, for each segment and wanted layer.
+
+    ``heads`` is what enters a decoder layer's output projection at the last position; layers as in
+    ``hidden_states``, so from 1 on. ``frames_mean`` and ``frames_last`` are the residual stream
+    averaged over the visual tokens, and at the last of them: at layer 0 what the vision tower and
+    the projector alone give, and at the last layer after the final norm.
+
+    Parameters
+    ----------
+    model : Transformers model
+    decoder : its language model
+        With the layers above the highest wanted one dropped.
+    layers : sequence of int
+        Ascending.
+    num_layers : int
+        Of the whole model.
+    taps : sequence of str
+        Of `hiprobe.store.taps.TAPS`.
+
+    Raises
+    ------
+    ModelError
+        The model has not what a tap needs.
+    """
+
+    def __init__(
+        self, model: Any, decoder: Any, layers: Sequence[int], num_layers: int, taps: Sequence[str]
+    ) -> None:
+        self._captured: dict[tuple[str, int], torch.Tensor] = {}
+        self._visual: torch.Tensor | None = None
+        self._ids = [
+            number
+            for name in VISUAL_TOKENS
+            if isinstance(number := getattr(model.config, name, None), int)
+        ]
+        self.taps = tuple(self._describe(decoder, layers, name) for name in taps)
+        for tap in self.taps:
+            for index in tap.layers:
+                if tap.tap == HEADS:
+                    projection = decoder.layers[index - 1].self_attn.o_proj
+                    projection.register_forward_pre_hook(self._keep_heads(index))
+                elif index == 0:
+                    decoder.layers[0].register_forward_pre_hook(
+                        self._keep_input(tap.tap), with_kwargs=True
+                    )
+                else:
+                    module = decoder.norm if index == num_layers else decoder.layers[index - 1]
+                    module.register_forward_hook(self._keep_output(tap.tap, index))
+
+    @property
+    def needs_all_positions(self) -> bool:
+        """Whether the highest layer is wanted at other positions than the last."""
+        return any(tap.tap in OF_FRAMES for tap in self.taps)
+
+    def begin(self, input_ids: torch.Tensor) -> None:
+        """Say what the next pass is given: (segment, position) int64."""
+        self.clear()
+        if self.needs_all_positions:
+            self._visual = torch.isin(input_ids, torch.tensor(self._ids, device=input_ids.device))
+
+    def take(self) -> dict[str, torch.Tensor]:
+        """States of the pass just made, (layer, segment, feature) by the taps' names."""
+        found = {
+            tap.name: torch.stack([self._captured[tap.tap, index] for index in tap.layers])
+            for tap in self.taps
+        }
+        self.clear()
+        return found
+
+    def clear(self) -> None:
+        """Forget a pass."""
+        self._captured.clear()
+        self._visual = None
+
+    def _describe(self, decoder: Any, layers: Sequence[int], name: str) -> Tap:
+        if name == HEADS:
+            return self._describe_heads(decoder, layers)
+        if not self._ids:
+            raise ModelError(
+                f"--taps {name}: {type(decoder).__name__} does not say which tokens are visual: "
+                f"its configuration has none of {', '.join(VISUAL_TOKENS)}. Leave the tap out."
+            )
+        position = "mean of the visual tokens" if name == FRAMES_MEAN else "last visual token"
+        return Tap(
+            name, tuple(layers), int(decoder.config.hidden_size),
+            site="residual stream", position=position,
+        )  # fmt: skip
+
+    def _describe_heads(self, decoder: Any, layers: Sequence[int]) -> Tap:
+        of_blocks = tuple(layer for layer in layers if layer > 0)
+        if not of_blocks:
+            raise ModelError("--taps heads: layer 0 has no heads. Ask for more --layers.")
+        for layer in of_blocks:
+            attention = getattr(decoder.layers[layer - 1], "self_attn", None)
+            if not hasattr(attention, "o_proj"):
+                raise ModelError(
+                    f"--taps heads: layer {layer} of {type(decoder).__name__} has no "
+                    "self_attn.o_proj, whose input the heads' vectors are. Leave the tap out."
+                )
+        num_heads = int(decoder.config.num_attention_heads)
+        width = decoder.layers[of_blocks[0] - 1].self_attn.o_proj.in_features
+        return Tap(
+            HEADS, of_blocks, int(width), num_heads=num_heads,
+            site="input of the attention's output projection", position="last prompt token",
+            is_normed=False,
+        )  # fmt: skip
+
+    # All keep copies: a slice would hold the memory of the whole sequence until the pass ends.
+
+    def _keep_heads(self, index: int) -> Any:
+        def hook(module: Any, args: tuple[Any, ...]) -> None:
+            self._captured[HEADS, index] = args[0][:, -1].clone()
+
+        return hook
+
+    def _keep_input(self, name: str) -> Any:
+        def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._captured[name, 0] = self._of_frames(
+                name, args[0] if args else kwargs["hidden_states"]
+            )
+
+        return hook
+
+    def _keep_output(self, name: str, index: int) -> Any:
+        def hook(module: Any, args: Any, output: Any) -> None:
+            hidden = output[0] if isinstance(output, tuple) else output
+            self._captured[name, index] = self._of_frames(name, hidden)
+
+        return hook
+
+    def _of_frames(self, name: str, hidden: torch.Tensor) -> torch.Tensor:
+        """(segment, position, feature) → (segment, feature)."""
+        visual = self._visual
+        assert visual is not None
+        if name == FRAMES_LAST:
+            # The last position that is one: the greatest of positions, the others counted as 0.
+            last = (visual * torch.arange(visual.shape[1], device=visual.device)).argmax(dim=1)
+            return hidden[torch.arange(len(hidden), device=hidden.device), last]
+        sums = (visual.to(hidden.dtype).unsqueeze(1) @ hidden).squeeze(1)
+        return sums.float() / visual.sum(dim=1, keepdim=True)

@@ -1,0 +1,84 @@
+"""Heads and visual tokens, against Transformers' own outputs and independent hooks."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText
+
+from hiprobe.extract.backbone import Backbone
+from hiprobe.extract.config import BackboneConfig
+from tests.extract.test_backbone import FAMILIES, checkpoints, read
+
+__all__ = ["checkpoints"]
+
+TAPS = ("heads", "frames_mean", "frames_last")
+
+
+def expected_taps(folder, inputs, layers):
+    """The same from the whole model's own `output_hidden_states` and plain hooks."""
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    heads = {}
+    blocks = model.model.language_model.layers
+    for index, block in enumerate(blocks, start=1):
+        block.self_attn.o_proj.register_forward_pre_hook(
+            lambda _, args, index=index: heads.update({index: args[0].clone()})
+        )
+    with torch.inference_mode():
+        output = model(**inputs, output_hidden_states=True, use_cache=False)
+    config = model.config
+    ids = [getattr(config, name, None) for name in ("video_token_id", "image_token_id")]
+    found = {"heads": [], "frames_mean": [], "frames_last": []}
+    for layer in layers:
+        if layer:
+            found["heads"].append(heads[layer][:, -1].numpy())
+        mean, last = [], []
+        for tokens, states in zip(
+            inputs["input_ids"].tolist(), output.hidden_states[layer], strict=True
+        ):
+            visual = [place for place, token in enumerate(tokens) if token in ids]
+            assert len(visual) > 3
+            mean.append(states[visual].mean(dim=0).numpy())
+            last.append(states[visual[-1]].numpy())
+        found["frames_mean"].append(np.stack(mean))
+        found["frames_last"].append(np.stack(last))
+    return {name: np.stack(values) for name, values in found.items()}
+
+
+def check(folder, segments, fps, layers=None, taps=TAPS):
+    backbone = Backbone(BackboneConfig(str(folder), device="cpu", layers=layers, taps=taps))
+    inputs = backbone.prepare(segments, fps)
+    found = backbone.all_states(inputs)
+    expected = expected_taps(folder, inputs, backbone.layers)
+    assert {*found} == {"hidden_states", *(f"taps/{name}" for name in taps)}
+    for name in taps:
+        np.testing.assert_allclose(found[f"taps/{name}"], expected[name], rtol=0, atol=1e-5)
+    plain = Backbone(BackboneConfig(str(folder), device="cpu", layers=layers))
+    np.testing.assert_allclose(found["hidden_states"], plain.states(inputs), rtol=0, atol=1e-5)
+    return backbone, found
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_taps_equal_transformers_own(checkpoints, make_video, family):
+    check(checkpoints[family], *read(make_video(num_frames=54)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_taps_of_a_real_video(checkpoints, shared_data, family):
+    segments, fps = read(shared_data / "videos/demo/car_accident.mp4")
+    check(checkpoints[family], segments[:2], fps)
+
+
+@pytest.mark.parametrize("taps", [("heads",), ("frames_mean",), ("frames_last", "heads")])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_some_taps_of_some_layers(checkpoints, make_video, family, taps):
+    check(checkpoints[family], *read(make_video(num_frames=54)), layers=(0, 2), taps=taps)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_batch_of_taps_equals_one_at_a_time(checkpoints, make_video, family):
+    segments, fps = read(make_video(num_frames=70))
+    backbone, found = check(checkpoints[family], segments, fps)
+    single = [backbone.all_states(backbone.prepare([one], fps)) for one in segments]
+    for name, values in found.items():
+        alone = np.concatenate([one[name] for one in single], axis=1)
+        np.testing.assert_allclose(values, alone, rtol=0, atol=1e-5)
