@@ -13,6 +13,9 @@ random Qwen2.5-VL of about 100 M parameters, in one process and interleaved:
 ``qwen_vision_windows_speedup`` is the vision tower of the larger model on frames of 320 x 240
 pixels: its windows one by one, as Transformers has it, over `hiprobe.extract.vision_windows`.
 
+``top_layer_one_token_speedup`` is the same model's forward pass with all positions in the highest
+wanted layer over that with one, for all layers; ``early_exit_…`` for layers up to a quarter.
+
 The ratios are medians over rounds. Peak memory is that of child processes which extract a
 short and an hour-long video.
 """
@@ -33,6 +36,7 @@ from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import av
 import numpy as np
@@ -55,7 +59,7 @@ BATCH_SIZE = 8
 ROUNDS = 3
 MAX_SEGMENTS = 72
 REAL_VIDEOS = ("Burglary033_x264.mp4", "Explosion021_x264.mp4", "Normal_Videos_641_x264.mp4")
-LARGE_TEXT = {
+LARGE_TEXT: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 640,
     "intermediate_size": 2240,
@@ -202,6 +206,24 @@ def windows_speedup(model: Path) -> float:
     return statistics.median(seconds[stock]) / statistics.median(seconds[ours])
 
 
+def top_layer_speedup(model: Path, footage: Footage, layers: tuple[int, ...] | None) -> float:
+    """Seconds of forward passes without `cut_top_block`, over those with it."""
+    config = BackboneConfig(str(model), layers=layers, device="cpu")
+    cut = Backbone(config)
+    with mock.patch("hiprobe.extract.backbone.cut_top_block"):
+        uncut = Backbone(config)
+    ready = list(islice(footage.inputs(cut, BATCH_SIZE), 2))
+    seconds: dict[Backbone, list[float]] = {uncut: [], cut: []}
+    for round_number in range(2 * ROUNDS + 1):
+        for backbone, values in seconds.items():
+            started = time.perf_counter()
+            for inputs in ready:
+                backbone.states(inputs)
+            if round_number:
+                values.append(time.perf_counter() - started)
+    return statistics.median(seconds[uncut]) / statistics.median(seconds[cut])
+
+
 def peak_memory(num_frames: int, folder: Path) -> int:
     """Peak resident bytes of a process that extracts one video of so many frames."""
     video = folder / f"{num_frames}-frames.mp4"
@@ -253,6 +275,9 @@ def main() -> None:
             ratios[f"{label}usual_loop_over_ours"] = median["usual_loop"] / median["ours"]
             ratios[f"{label}full_outputs_over_ours"] = median["full_outputs"] / median["ours"]
         ratios["qwen_vision_windows_speedup"] = windows_speedup(large)
+        ratios["top_layer_one_token_speedup"] = top_layer_speedup(large, footage, None)
+        early = tuple(range(LARGE_TEXT["num_hidden_layers"] // 4 + 1))
+        ratios["early_exit_top_layer_one_token_speedup"] = top_layer_speedup(large, footage, early)
         short, long = peak_memory(30 * 60, folder), peak_memory(30 * arguments.long_seconds, folder)
         print(
             f"peak memory: {short / 1e6:.0f} MB for a minute, {long / 1e6:.0f} MB for the long one"
