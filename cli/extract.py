@@ -152,7 +152,7 @@ def extract(
 
 def _given(context: typer.Context) -> set[str]:
     """Names of the options that the user has given, as the configuration has them."""
-    names = {"compile_layers": "compile"}
+    names = {"compile_layers": "compile", "layers_from": "layers"}
     return {
         names.get(name, name)
         for name in context.params

@@ -30,6 +30,7 @@ from hiprobe.extract import pipeline
 from hiprobe.extract.changed_files import CHANGED
 from hiprobe.extract.config import ExtractConfig
 from hiprobe.extract.devices import GpuError
+from hiprobe.extract.dry_run import dry_run
 from hiprobe.extract.pipeline import ExtractSummary
 from hiprobe.extract.tally import Progress as Step
 from hiprobe.extract.tally import Tally
@@ -246,7 +247,7 @@ def _log(path: Path | None) -> Iterator[Callable[..., None]]:
 def print_dry_run(config: ExtractConfig) -> None:
     """Say what there is to do, how large it will be, and how long it may take."""
     with terminal(stderr=True).status("opening the videos, timing the model"):
-        plan = pipeline.dry_run(config)
+        plan = dry_run(config)
     _print_failures(plan.failures)
     least, most = plan.seconds_range
     hours = [timedelta(seconds=round(plan.num_segments * one)) for one in (least, most)]

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
+from pandas.util import hash_pandas_object
 
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.changed_files import changed_file
@@ -74,7 +76,7 @@ def recompute(path: Path, backbone: Backbone, num_segments: int, seed: int) -> d
     recipe = Recipe.of(store.origin, path)
     if store.segments.empty:
         raise StoreError(f"{path}: no finished videos to compute again.")
-    order = np.random.default_rng(seed).permutation(len(store.segments))
+    order = _drawn_order(store.segments, seed)
     # The first ones in the store's order: they are read one after the other.
     order[:num_segments].sort()
     tolerance = tolerance_of(store.origin.model)
@@ -137,6 +139,18 @@ def tolerance_of(model: ModelRecord) -> float:
     if model.load_in in ("8bit", "4bit"):
         return QUANTISED_TOLERANCE
     return TOLERANCES.get(str(model.dtype), TOLERANCES["bfloat16"])
+
+
+def _drawn_order(segments: pd.DataFrame, seed: int) -> np.ndarray:
+    """Put segments in an order that is random, but the same whenever they are drawn.
+
+    By their names' hashes and not by a permutation: a store that has grown keeps those that were
+    drawn from it before, but for what is new among the first.
+    """
+    hashes = hash_pandas_object(
+        segments[["video_id", "segment"]].astype(str), index=False, hash_key=f"{seed:016d}"
+    )
+    return np.argsort(hashes.to_numpy(), kind="stable")
 
 
 def _greatest(store: FeatureStore, differences: Sequence[np.ndarray]) -> dict[str, float]:

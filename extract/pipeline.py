@@ -8,17 +8,14 @@ and the batch goes on.
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from statistics import median
 from typing import Any
 
-from hiprobe.extract.backbone import Backbone, BackboneDescription
-from hiprobe.extract.batch_size import BatchSize
+from hiprobe.extract.backbone import BackboneDescription
 from hiprobe.extract.changed_files import (
     CHANGED,
     find_changed,
@@ -29,11 +26,9 @@ from hiprobe.extract.config import ExtractConfig
 from hiprobe.extract.layers_from import check_fits_probe
 from hiprobe.extract.plan import jobs_left, plan_new_videos, read_records, select, set_failed_aside
 from hiprobe.extract.recipe import gone_on_with
-from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.settings import check_settings, is_store, refuse_other_settings
 from hiprobe.extract.tally import OnProgress, Progress, Tally
 from hiprobe.extract.thumbnails import THUMBNAIL_SIZE
-from hiprobe.extract.video import SegmentReader, VideoInfo, inspect_video
 from hiprobe.extract.workplace import Workplace, workplace_for
 from hiprobe.store import (
     DONE,
@@ -42,17 +37,14 @@ from hiprobe.store import (
     FeatureStore,
     StoreError,
     StoreWriter,
-    VideoError,
     VideoRecord,
     file_digest,
 )
 from hiprobe.store.errors import listing
-from hiprobe.store.opened import OpenedStore
 from hiprobe.store.provenance import Provenance, segment_frames_attribute
 from hiprobe.store.relabel import Differences, describe, label_differences
 
 RUNS_KEPT = 100
-TIMED_PASSES = 2  # of a batch, in a dry run
 LIBRARIES = ("hiprobe", "torch", "transformers", "torchvision", "av", "zarr", "numpy")
 
 
@@ -87,35 +79,6 @@ class ExtractSummary:
     changed: dict[str, str] = field(default_factory=dict)
     run: dict[str, Any] | None = None
     failed_earlier: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class DryRun:
-    """What a run would do.
-
-    Attributes
-    ----------
-    num_videos, num_segments : int
-        Left to do.
-    video_seconds : float
-        Playing time of these videos.
-    max_bytes : int
-        Of their states on the disk, uncompressed.
-    seconds_per_segment : float
-        Measured without decoding, the median of several batches; 0 if there is nothing to do.
-    seconds_range : (float, float)
-        The least and the most of these.
-    failures : dict of str to str
-        Videos that cannot be opened, or whose files have changed, by id.
-    """
-
-    num_videos: int
-    num_segments: int
-    video_seconds: float
-    max_bytes: int
-    seconds_per_segment: float
-    failures: dict[str, str]
-    seconds_range: tuple[float, float] = (0.0, 0.0)
 
 
 def extract(
@@ -213,81 +176,12 @@ def _certify(
 ) -> dict[str, Any] | None:
     """Compute some segments again and record how they compare; None where there are none."""
     writer.refresh()  # workers have journals of their own
-    # The seed is another one each time that a run has finished something.
-    num_finished = len(writer.index.done_videos())
-    if not (config.parity and num_finished):
+    if not (config.parity and len(writer.index.done_videos())):
         return None
-    certificate = workplace.recompute(config.parity, seed=num_finished)
+    certificate = workplace.recompute(config.parity, seed=0)
     if certificate["segments"]:
         writer.record("parity", certificate)
     return certificate
-
-
-def dry_run(config: ExtractConfig) -> DryRun:
-    """Say what `extract` would do, without writing anything; times the model on one batch."""
-    records, done = read_records(config), set()
-    config = gone_on_with(config)
-    check_settings(config)
-    failures: dict[str, str] = {}
-    if is_store(config.store):
-        index = OpenedStore(config.store).index
-        done = {name for name, at in index.positions().items() if index.status(at) != PENDING}
-        changed = find_changed(index, select(records, config))
-        if config.replace_changed:
-            done -= changed.keys()
-        else:
-            failures |= changed
-    backbone = Backbone(config.backbone)
-    num_segments, video_seconds = 0, 0.0
-    readable: list[tuple[VideoRecord, VideoInfo]] = []
-    left = [r for r in records if r.video_id not in {*done, *failures}]
-    for record in select(left, config):
-        try:
-            info = inspect_video(record.path)
-        except VideoError as error:
-            failures[record.video_id] = str(error)
-            continue
-        ranges = segment_ranges(info.num_frames, config.segment_frames)
-        num_segments += len(ranges)
-        video_seconds += info.num_frames / info.fps
-        readable.append((record, info))
-    times: list[float] = []
-    for record, info in _spread(readable):
-        times += _time_model(backbone, record, info, config)
-    return DryRun(
-        len(readable),
-        num_segments,
-        video_seconds,
-        4 * len(backbone.layers) * backbone.num_features * num_segments,
-        median(times) if times else 0.0,
-        failures,
-        (min(times), max(times)) if times else (0.0, 0.0),
-    )
-
-
-def _spread(
-    videos: list[tuple[VideoRecord, VideoInfo]],
-) -> list[tuple[VideoRecord, VideoInfo]]:
-    """Take the first, a middle and the last one: they may be of other sizes."""
-    return [videos[at] for at in sorted({0, len(videos) // 2, len(videos) - 1}) if videos]
-
-
-def _time_model(
-    backbone: Backbone, record: VideoRecord, info: VideoInfo, config: ExtractConfig
-) -> list[float]:
-    """Seconds per segment of a batch, each time it is run but the first."""
-    ranges = segment_ranges(info.num_frames, config.segment_frames)
-    size = BatchSize(config.batch_size, backbone.device).size
-    segments = list(SegmentReader(record.path, ranges[:size], config.keyframes))
-    if not segments:
-        return []
-    inputs, times = backbone.prepare(segments, info.fps), []
-    backbone.states(inputs)
-    for _ in range(TIMED_PASSES):
-        started = time.monotonic()
-        backbone.states(inputs)
-        times.append((time.monotonic() - started) / len(segments))
-    return times
 
 
 def _open_writer(

@@ -9,7 +9,9 @@ from typing import Self
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.chat_template import WRAPPED_VIDEO
 from hiprobe.extract.config import OWN_PIXELS, BackboneConfig, ExtractConfig
-from hiprobe.store import FeatureStore, StoreError
+from hiprobe.extract.settings import is_store
+from hiprobe.store import StoreError
+from hiprobe.store.opened import OpenedStore
 from hiprobe.store.provenance import Comparison, Provenance, Purpose
 
 
@@ -62,9 +64,9 @@ def gone_on_with(config: ExtractConfig) -> ExtractConfig:
     A store of before there was a choice records none: its frames are as the processor came, and
     its prompt tells whether Qwen3-VL's vision tokens were around the whole video.
     """
-    if not (config.store / "zarr.json").exists():
+    if not is_store(config.store):
         return config
-    stored = FeatureStore.open(config.store).origin
+    stored = Provenance.of(OpenedStore(config.store).attributes)
     return replace(config, backbone=_shown_alike(config.backbone, stored))
 
 

@@ -82,6 +82,7 @@ def check_settings(config: ExtractConfig) -> None:
     model |= {} if backbone.attention == "auto" else {"attention": backbone.attention}
     asked = {
         "prompt": backbone.prompt,
+        "fps_shown": backbone.fps_shown,
         "keyframes": config.keyframes,
         "segment_frames": segment_frames_attribute(config.segment_frames),
         "thumbnails": list(THUMBNAIL_SIZE) if config.thumbnails else None,

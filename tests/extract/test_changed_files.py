@@ -13,8 +13,9 @@ from hiprobe.demo.model import build_random_model
 from hiprobe.extract import batches
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.config import BackboneConfig, ExtractConfig
+from hiprobe.extract.dry_run import dry_run
 from hiprobe.extract.parity import certify
-from hiprobe.extract.pipeline import dry_run, extract
+from hiprobe.extract.pipeline import extract
 from hiprobe.extract.workplace import Here
 from hiprobe.store import DONE, FeatureStore, VideoRecord, write_manifest
 from hiprobe.store.verify import verify

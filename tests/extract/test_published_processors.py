@@ -10,8 +10,9 @@ import pytest
 from hiprobe.extract import recipe as recipes
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.config import OWN_PIXELS, BackboneConfig, ExtractConfig
+from hiprobe.extract.dry_run import dry_run
 from hiprobe.extract.parity import certify
-from hiprobe.extract.pipeline import dry_run, extract
+from hiprobe.extract.pipeline import extract
 from hiprobe.extract.video import SegmentReader
 from hiprobe.store import FeatureStore, ModelError, StoreError, VideoRecord, write_manifest
 from tests.extract import internvl_chat_reference as reference
