@@ -89,7 +89,7 @@ def states_of_any_size(
         [
             states_of_any_size(
                 backbone,
-                _inputs_of_segments(inputs, num_segments, start, stop),
+                inputs_of_segments(inputs, num_segments, start, stop),
                 stop - start,
                 batch_size,
             )
@@ -99,7 +99,7 @@ def states_of_any_size(
     )
 
 
-def _inputs_of_segments(
+def inputs_of_segments(
     inputs: dict[str, torch.Tensor], num_segments: int, start: int, stop: int
 ) -> dict[str, torch.Tensor]:
     """Take some of a batch's segments: each has an equal part of every tensor's first dimension."""

@@ -17,8 +17,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from hiprobe.extract.backbone import Backbone
-from hiprobe.extract.batch_size import is_out_of_memory
 from hiprobe.extract.check_inputs import Sample
+from hiprobe.extract.devices import is_out_of_memory
 
 # The profiler's own log; without a GPU it complains of that.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")

@@ -21,7 +21,7 @@ from hiprobe.extract.config import BackboneConfig, ExtractConfig
 from hiprobe.extract.devices import GpuError, claim_device, describe_device, gpu_errors
 from hiprobe.extract.extractor import extract_videos
 from hiprobe.extract.parity import recompute
-from hiprobe.extract.plan import Job
+from hiprobe.extract.plan import Job, job_of
 from hiprobe.extract.recipe import compare_with_model
 from hiprobe.extract.tally import Progress
 from hiprobe.store import PENDING, BlockWriter, ModelError, StoreError
@@ -126,7 +126,7 @@ def _extract(
     extract_videos(
         writer,
         backbone,
-        [replace(job, first_block=writer.index.committed(job.video))],
+        [job_of(writer, job.video, job.record)],
         segment_frames=config.segment_frames,
         keyframes=config.keyframes,
         batch_size=BatchSize(config.batch_size, backbone.device),
