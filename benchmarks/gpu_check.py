@@ -172,14 +172,18 @@ def _out_of_memory(model: Path, device: torch.device) -> str:
     peak = torch.cuda.max_memory_allocated(device)
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(device).total_memory
-    batch_size = BatchSize(MANY, device)
+    batch_size, frame_size = BatchSize(MANY, device), (sample.info.height, sample.info.width)
+    batch_size.learn(frame_size, inputs, MANY)
     torch.cuda.set_per_process_memory_fraction((weights + peak) / 2 / total, device)
     try:
         parts = states_of_any_size(backbone, inputs, MANY, batch_size)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, device)
     apart = float(relative_l2(parts, whole).max())
-    _expect(batch_size.size < MANY, "the batch was not halved: memory was not limited")
+    _expect(
+        batch_size.segments_for(frame_size) < MANY,
+        "the batch was not halved: memory was not limited",
+    )
     _expect(apart <= TOLERANCES["bfloat16"], f"states in parts are {apart:.1e} apart")
     return f"{MANY} segments in parts, {apart:.1e} apart"
 

@@ -217,7 +217,7 @@ class _OpenBatch:
         num_segments = len(self._segments)
         # A video's frames are of one size, so the batches are the same whenever it is read.
         return (
-            num_segments >= self._batch_size.size
+            num_segments >= self._batch_size.segments_for(_frame_size(last))
             or (last.index + 1) % self._writer.row_block == 0
             or (num_segments + 1) * last.keyframes.nbytes > MAX_PIXEL_BYTES
         )
@@ -232,6 +232,7 @@ class _OpenBatch:
             inputs = self._backbone.prepare(
                 [segment for _, segment in taken], [job.fps for job, _ in taken]
             )
+            self._batch_size.learn(_frame_size(taken[0][1]), inputs, len(taken))
             parts = tuple(self._part(video) for video in videos)
         except (MemoryError, ValueError, RuntimeError) as error:
             if len(videos) == 1:
@@ -252,8 +253,13 @@ class _OpenBatch:
         return Part(video[0][0], len(video), thumbnails)
 
 
+def _frame_size(segment: Segment) -> tuple[int, int]:
+    _, height, width, _ = segment.keyframes.shape
+    return height, width
+
+
 def _why_refused(job: Job, segment: Segment, error: BaseException) -> str:
-    height, width = segment.keyframes.shape[1:3]
+    height, width = _frame_size(segment)
     if is_out_of_memory(error):
         return (
             f"{job.record.path}: there is not enough memory to prepare its {width}x{height} "

@@ -24,6 +24,9 @@ from hiprobe.store import (
     read_manifest,
 )
 
+# What a worker of a cluster is given at a time: a part of its share, and not too many videos.
+GROUPS_PER_WORKER, GROUP_VIDEOS = 4, 16
+
 
 @dataclass(frozen=True)
 class Job:
@@ -153,6 +156,27 @@ def job_of(writer: BlockWriter, video: int, record: VideoRecord) -> Job:
     index, first_block = writer.index, writer.index.committed(video)
     left = index.num_segments(video) - first_block * writer.row_block
     return Job(video, record, index.num_frames(video), index.fps(video), first_block, left)
+
+
+def groups(jobs: Sequence[Job], num_workers: int) -> list[list[Job]]:
+    """Part jobs into what a worker of a cluster is given at a time, in their order.
+
+    So many that workers share evenly, however long the videos are; of so many videos that decoding
+    overlaps with the model inside a worker.
+    """
+    num_segments = sum(job.num_segments for job in jobs)
+    share = num_segments / (GROUPS_PER_WORKER * max(1, num_workers))
+    found: list[list[Job]] = []
+    room = 0.0
+    for job in jobs:
+        # Half of a video may be too many: that keeps the shares even on the average.
+        if found and job.num_segments / 2 <= room and len(found[-1]) < GROUP_VIDEOS:
+            found[-1].append(job)
+        else:
+            found.append([job])
+            room = share
+        room -= job.num_segments
+    return found
 
 
 def packs(jobs: Iterable[Job], row_block: int, max_segments: int) -> list[list[Job]]:

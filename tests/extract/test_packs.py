@@ -1,4 +1,4 @@
-"""Short videos that share batches: which, with what states, and who fails alone."""
+"""Short videos that share batches: which, with what states, and who fails alone; groups."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from hiprobe.extract import plan
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.config import BackboneConfig, ExtractConfig
 from hiprobe.extract.pipeline import extract
-from hiprobe.extract.plan import Job, packs
+from hiprobe.extract.plan import Job, groups, packs
 from hiprobe.extract.workplace import Here
 from hiprobe.store import FeatureStore, VideoRecord, read_manifest, write_manifest
 from hiprobe.store.verify import verify
@@ -96,6 +96,17 @@ def test_the_end_of_a_long_video_stays_alone():
     assert [len(pack) for pack in packs(jobs, 64, 64)] == [1, 1, 1]
     jobs = [planned(5), planned(20), planned(5)]
     assert [len(pack) for pack in packs(jobs, 16, 64)] == [1, 1, 1]
+
+
+def test_groups_share_evenly_and_are_not_too_large():
+    clips = [planned(3) for _ in range(200)]
+    assert [len(group) for group in groups(clips, 1)] == [16] * 12 + [8]
+    assert {len(group) for group in groups(clips, 10)} == {5}
+    assert {len(group) for group in groups(clips[:10], 8)} == {1}
+    mixed = [planned(number) for number in (2, 2, 100, 2, 2, 2, 100, 100)]
+    assert [job for group in groups(mixed, 2) for job in group] == mixed
+    assert [len(group) for group in groups(mixed, 2)] == [2, 1, 3, 1, 1]
+    assert groups([], 2) == []
 
 
 def test_short_videos_share_batches_and_keep_their_states(job):
