@@ -65,7 +65,8 @@ def read(path: Path) -> Reading:
     for segment in reader:
         shown.append([read_number(keyframe) for keyframe in segment.keyframes])
         sizes.add(segment.keyframes.shape)
-    job = Job(0, VideoRecord(path.name, str(path), "test", "normal"), info.num_frames, info.fps, 0)
+    record = VideoRecord(path.name, str(path), "test", "normal")
+    job = Job(0, record, info.num_frames, info.fps, 0, len(ranges))
     return Reading(shown, sizes, reader.num_decoded, check_length(job, reader))
 
 
