@@ -4,7 +4,8 @@ On real UCF-Crime videos (generated clips where they are missing), with the demo
 random Qwen2.5-VL of about 100 M parameters, in one process and interleaved:
 
 - ``ours``: `hiprobe.extract.pipeline.extract`, from the video files to a sealed store.
-- ``bare_forward``: forward passes of the bare model on tensors that are ready: the limit.
+- ``bare_forward``: forward passes of the model as Transformers has it, without LM head and cache,
+  on tensors that are ready.
 - ``usual_loop``: from the video files too, one segment at a time: decode, preprocess,
   ``generate(max_new_tokens=1, output_hidden_states=True)``, ``torch.save``.
 - ``full_outputs``: the same in batches, through ``output_hidden_states=True``, all tokens of all
@@ -141,6 +142,7 @@ def time_ways(model: Path, footage: Footage, folder: Path) -> dict[str, list[flo
     """Seconds of each way, one a round; the first round warms up and does not count."""
     backbone = Backbone(BackboneConfig(str(model), device="cpu"))
     whole = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
+    bare = AutoModel.from_pretrained(model, dtype=torch.float32).eval()
     ready = list(footage.inputs(backbone, BATCH_SIZE))
     states = folder / "states"
 
@@ -151,9 +153,10 @@ def time_ways(model: Path, footage: Footage, folder: Path) -> dict[str, list[flo
         # The model is loaded already in the other ways: its loading is not timed here either.
         extract(config, workplace=Here(config, backbone))
 
+    @torch.inference_mode()
     def bare_forward() -> None:
         for inputs in ready:
-            backbone.states(inputs)
+            bare(**inputs, use_cache=False)
 
     @torch.inference_mode()
     def usual_loop() -> None:

@@ -1,88 +1,105 @@
 """What only a GPU can show, in one script of at most ten minutes: ``make gpu-check``.
 
 For each of the four published shapes, with random weights of full size made on the card: what
-`hiprobe check` finds. With the smallest of them also: a batch that does not fit (the process's
-memory is limited) gives the same states in parts; an extraction that was killed goes on, and its
-store passes ``verify --parity``; two workers on the one card are refused. Without a CUDA GPU it
-refuses; ``--rehearse`` goes through everything that a CPU can do with tiny shapes, and proves
-nothing but that the script runs.
+`hiprobe check` finds. With the smallest of them also: an extraction that was killed goes on, and
+its store passes ``verify --parity``; a batch that does not fit (the process's memory is limited)
+gives the same states in parts; two workers on the one card are refused. With it and with the
+paper's model, `extract` is timed against bare forward passes and the usual loop.
+
+Each step is a process of its own with a time of its own: one that fails or hangs hides no other.
+Without a CUDA GPU it refuses; ``--rehearse`` goes through everything that a CPU can do with tiny
+shapes, and proves nothing but that the script runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.full_size_models import SHAPES
-from hiprobe.demo.clips import plan_clips, write_clips
-from hiprobe.extract.backbone import Backbone
-from hiprobe.extract.batch_size import BatchSize, states_of_any_size
-from hiprobe.extract.check import CheckConfig, check
-from hiprobe.extract.check_inputs import take_samples
-from hiprobe.extract.config import BackboneConfig
-from hiprobe.extract.parity import TOLERANCES
-from hiprobe.extract.state_distances import relative_l2
-from hiprobe.extract.video import inspect_video
-from hiprobe.manifest.folder import folder_manifest
-from hiprobe.store import write_manifest
-from hiprobe.store.journal import read_journal
+from hiprobe.extract.check_speed import best_of, machine
 
-OUT = Path("benchmarks/out/gpu_check.json")
+OUT = Path("benchmarks/out")
 MINUTES = 10.0
-# An 8 B model takes about so long; one that would not be ready in time is not begun.
-SECONDS_A_MODEL = 150.0
 GIGABYTES_ON_DISK = 20
-MANY = 16
+# No step is begun that could hardly load its model.
+LEAST_SECONDS = 20.0
+# The smallest shape has all steps, the paper's own model is timed too.
+STEPS_OF = {SHAPES[0].name: ("check", "killed", "out of memory", "two workers", "bench"),
+            "InternVL2.5-8B": ("check", "bench")}  # fmt: skip
+# What a step may take, be it alone.
+SECONDS = {"check": 180.0, "killed": 120.0, "out of memory": 60.0, "two workers": 60.0,
+           "bench": 90.0}  # fmt: skip
+
+
+@dataclass
+class Outcome:
+    """How a step ended.
+
+    Attributes
+    ----------
+    step, shape : str
+    status : {'ok', 'failed', 'not reached'}
+    seconds : float
+    text : str
+        What it says of itself, or what is wrong.
+    found : dict
+        Its figures.
+    """
+
+    step: str
+    shape: str
+    status: str = "not reached"
+    seconds: float = 0.0
+    text: str = ""
+    found: dict[str, Any] = field(default_factory=dict)
+
+    def line(self) -> str:
+        """Say it in a line."""
+        return f"{self.status:11} {self.seconds:4.0f} s  {self.shape}: {self.step}: {self.text}"
 
 
 def main() -> None:
     """Check all shapes, print and write what was found; exit code 1 where something failed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rehearse", action="store_true", help="tiny shapes, on the CPU")
-    parser.add_argument("--only", help="the shape of this name")
+    parser.add_argument("--only", help="the shape of this name", choices=[s.name for s in SHAPES])
     parser.add_argument("--folder", type=Path, help="for the weights: 20 GB free")
     parser.add_argument("--minutes", type=float, default=MINUTES)
     arguments = parser.parse_args()
     device = _device(arguments.rehearse)
     until = time.monotonic() + 60 * arguments.minutes
-    found: dict[str, Any] = {"device": _name(device), "shapes": {}}
-    problems: list[str] = []
-    shapes = [one for one in SHAPES if arguments.only in (None, one.name)]
+    outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         if not arguments.rehearse:
             _check_disk(Path(name))
-        for number, shape in enumerate(shapes):
-            if not arguments.rehearse and time.monotonic() + SECONDS_A_MODEL > until:
-                print(f"{shape.name}: not reached in {arguments.minutes:g} minutes", flush=True)
+        for shape in SHAPES:
+            if arguments.only not in (None, shape.name):
                 continue
-            folder = Path(name) / shape.name
-            started = time.monotonic()
-            dtype = torch.float32 if arguments.rehearse else torch.bfloat16
-            shape.save(folder, device, dtype, tiny=arguments.rehearse)
-            _let_go(device)
-            print(f"{shape.name}: made in {time.monotonic() - started:.0f} s", flush=True)
-            # Random weights tell nothing of what rounding costs: once is enough to see it run.
-            found["shapes"][shape.name] = _check_shape(folder, device, number == 0, problems)
-            if number == 0:
-                found["trials"] = _trials(folder, Path(name), device, problems)
-            shutil.rmtree(folder)
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(f"{found['device']}: {len(problems)} problems; {OUT}")
-    if problems:
-        sys.exit("\n".join(problems))
+            for step in STEPS_OF.get(shape.name, ("check",)):
+                outcomes.append(run_step(step, shape.name, Path(name), device, until))
+                print(outcomes[-1].line(), flush=True)
+                _write(outcomes, device)
+            # One model at a time on the disk.
+            shutil.rmtree(Path(name) / shape.name, ignore_errors=True)
+    print(summary(outcomes, device))
+    print(_write(outcomes, device))
+    if any(one.status == "failed" for one in outcomes):
+        sys.exit(1)
 
 
 def _device(rehearse: bool) -> torch.device:
@@ -96,10 +113,6 @@ def _device(rehearse: bool) -> torch.device:
     return torch.device("cuda:0")
 
 
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu (a rehearsal)"
-
-
 def _check_disk(folder: Path) -> None:
     free = shutil.disk_usage(folder).free / 1e9
     if free < GIGABYTES_ON_DISK:
@@ -109,115 +122,87 @@ def _check_disk(folder: Path) -> None:
         )
 
 
-def _let_go(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+def run_step(step: str, shape: str, folder: Path, device: torch.device, until: float) -> Outcome:
+    """Run a step in a process of its own, until its time or everybody's is over.
 
-
-def _check_shape(
-    folder: Path, device: torch.device, precision: bool, problems: list[str]
-) -> dict[str, Any]:
-    """Run `hiprobe check` on a model of random weights."""
-    config = BackboneConfig(str(folder), device=str(device))
-    report = check(CheckConfig(config, precision=precision))
-    for finding in report.findings:
-        print(f"  {finding.status}: {finding.name}: {finding.text}", flush=True)
-    for row in report.batches:
-        print(f"  {row}", flush=True)
-    problems += [
-        f"{folder.name}: {one.name}: {one.text}"
-        for one in report.failed
-        if "keeps what float32 says" not in one.name
-    ]
-    return asdict(report)
-
-
-def _trials(model: Path, folder: Path, device: torch.device, problems: list[str]) -> dict[str, str]:
-    """Run the trials that need a loaded machine; what each says, by name."""
-    manifest = folder / "manifest.csv"
-    write_clips(plan_clips(6, seed=6), folder / "videos")
-    write_manifest(manifest, folder_manifest(folder / "videos", inspect=inspect_video).records)
-    trials: dict[str, Callable[[], str]] = {
-        "a killed extraction goes on": lambda: _killed(model, manifest, device)
-    }
-    if device.type == "cuda":
-        trials["a batch that does not fit is halved"] = lambda: _out_of_memory(model, device)
-        if torch.cuda.device_count() == 1:
-            refused = "two workers on one GPU are refused"
-            trials[refused] = lambda: _two_workers(model, manifest)
-    said = {}
-    for name, trial in trials.items():
+    Parameters
+    ----------
+    step, shape : str
+    folder : Path
+        Of the weights, the clips and the stores.
+    device : torch.device
+    until : float
+        By `time.monotonic`.
+    """
+    outcome, started = Outcome(step, shape), time.monotonic()
+    limit = min(SECONDS[step], until - started)
+    if limit < LEAST_SECONDS:
+        outcome.text = "no time was left"
+        return outcome
+    command = [sys.executable, "-m", "benchmarks.gpu_steps", step, shape, str(folder), str(device)]
+    with (folder / "log").open("w+", encoding="utf-8") as log:
+        # In a session of its own: what it has started ends with it.
+        process = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
         try:
-            said[name] = f"passed: {trial()}"
-        except Exception as error:
-            said[name] = f"FAILED: {error}"
-            problems.append(f"{name}: {error}")
-        print(f"  {said[name].split(':')[0]}: {name}: {said[name].split(': ', 1)[1]}", flush=True)
-    return said
+            process.wait(timeout=limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            outcome.text = f"not done after {limit:.0f} s; "
+        log.seek(0)
+        lines = log.read().splitlines() or [""]
+    outcome.seconds = time.monotonic() - started
+    outcome.status = "failed"
+    if process.returncode:
+        outcome.text += f"exit code {process.returncode}: {' / '.join(lines[-3:])}"
+        return outcome
+    outcome.found = json.loads(lines[-1])
+    problems = outcome.found.pop("problems", [])
+    outcome.status = "failed" if problems else "ok"
+    outcome.text = "; ".join([*problems, outcome.found.pop("said")])
+    return outcome
 
 
-def _expect(condition: bool, text: str) -> None:
-    if not condition:
-        raise RuntimeError(text)
+def summary(outcomes: Sequence[Outcome], device: torch.device) -> str:
+    """Write the figures as docs/backbones.md has them, and count the steps."""
+    lines = [
+        "| shape | tokens | batch | s a segment | memory | busy |",
+        "|---|---|---|---|---|---|",
+    ]
+    for one in outcomes:
+        for tokens, row in best_of(one.found.get("report", {}).get("batches", [])).items():
+            lines.append(
+                f"| {one.shape} | {tokens:,} | {row['batch_size']} "
+                f"| {row['seconds_per_segment']:.3f} | {row['peak_bytes'] / 2**30:.1f} GiB "
+                f"| {row['utilisation']:.0%} |"
+            )
+    counts = [
+        f"{sum(one.status == status for one in outcomes)} {status}"
+        for status in ("ok", "failed", "not reached")
+    ]
+    return "\n".join([*lines, f"{_name(device)}: {', '.join(counts)}"])
 
 
-def _out_of_memory(model: Path, device: torch.device) -> str:
-    """Give a batch half of the memory that it takes beside the weights."""
-    backbone = Backbone(BackboneConfig(str(model), device=str(device)))
-    (sample,) = take_samples((), 24, 8, MANY)
-    inputs = backbone.prepare(sample.segments, sample.info.fps)
-    weights = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    whole = backbone.states(inputs)
-    peak = torch.cuda.max_memory_allocated(device)
-    torch.cuda.empty_cache()
-    total = torch.cuda.get_device_properties(device).total_memory
-    batch_size = BatchSize(MANY, device)
-    torch.cuda.set_per_process_memory_fraction((weights + peak) / 2 / total, device)
-    try:
-        parts = states_of_any_size(backbone, inputs, MANY, batch_size)
-    finally:
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
-    apart = float(relative_l2(parts, whole).max())
-    _expect(batch_size.size < MANY, "the batch was not halved: memory was not limited")
-    _expect(apart <= TOLERANCES["bfloat16"], f"states in parts are {apart:.1e} apart")
-    return f"{MANY} segments in parts, {apart:.1e} apart"
+def _name(device: torch.device) -> str:
+    name = str(machine(device)["name"])
+    return name if device.type == "cuda" else f"{name}: a rehearsal, which says nothing of speed"
 
 
-def _killed(model: Path, manifest: Path, device: torch.device) -> str:
-    """Kill an extraction after its first video; the same command finishes it."""
-    store = manifest.with_name("killed.zarr")
-    options = ["--model", model, "--device", device, "--batch-size", 4]
-    command = _command("extract", manifest, store, *options)
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not _num_done(store):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    before = _num_done(store)
-    _expect(before > 0, "it ended before its first video")
-    for again in (command, _command("store", "verify", store, "--parity", 4, "--device", device)):
-        done = subprocess.run(again, capture_output=True, text=True, check=False)
-        _expect(done.returncode == 0, f"{again[3:5]}: {done.stderr[-500:]}")
-    return f"killed after {before} of {_num_done(store)} videos, whole in the end"
-
-
-def _num_done(store: Path) -> int:
-    entries = read_journal(store / "journal") if (store / "journal").exists() else []
-    return sum(entry["event"] == "video" for entry in entries)
-
-
-def _two_workers(model: Path, manifest: Path) -> str:
-    """Two models on one card are an error unless asked for."""
-    store = manifest.with_name("workers.zarr")
-    command = _command("extract", manifest, store, "--model", model, "--workers", 2)
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    _expect(done.returncode == 1, f"exit code {done.returncode}, expected 1")
-    return done.stderr.strip()[-200:]
-
-
-def _command(*parts: object) -> list[str]:
-    return [sys.executable, "-m", "hiprobe.cli", *map(str, parts)]
+def _write(outcomes: Sequence[Outcome], device: torch.device) -> Path:
+    """Write what is known so far: whoever ends this script keeps it."""
+    # A rehearsal's figures must not take the place of real ones.
+    name = "gpu_check.json" if device.type == "cuda" else "gpu_check_rehearsal.json"
+    OUT.mkdir(parents=True, exist_ok=True)
+    content = {
+        "card": _name(device),
+        "machine": machine(device),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "steps": [asdict(one) for one in outcomes],
+    }
+    (OUT / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return OUT / name
 
 
 if __name__ == "__main__":

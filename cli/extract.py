@@ -21,58 +21,17 @@ def extract(
     store: Annotated[Path, typer.Argument(help="The store's folder, made or gone on with.")],
     model: options.Model,
     revision: options.Revision = None,
-    keyframes: Annotated[
-        int, typer.Option(min=1, help="Show the model so many frames of a segment, K.")
-    ] = 8,
-    segment_frames: Annotated[
-        Any,
-        options.number(
-            "whole", "Cut videos into segments of so many frames; whole cuts nothing.", int, 1
-        ),
-    ] = "24",
+    keyframes: options.Keyframes = 8,
+    segment_frames: options.SegmentFrames = "24",
     thumbnails: Annotated[
         bool,
         typer.Option("--thumbnails", help="Keep a picture of each segment, for the report."),
     ] = False,
-    prompt: Annotated[
-        str | None,
-        typer.Option(
-            help="Put this text after the video instead of "
-            "'Is anything abnormal happening in this video? Describe it.'."
-        ),
-    ] = None,
-    min_pixels: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Show Qwen's models frames of at least so many pixels; by default 128 tokens' "
-            "worth (100352), and 0 leaves the range to the checkpoint.",
-        ),
-    ] = None,
-    max_pixels: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Show Qwen's models frames of at most so many pixels; by default 768 tokens' "
-            "worth (602112).",
-        ),
-    ] = None,
-    fps_shown: Annotated[
-        float | None,
-        typer.Option(
-            min=0.01,
-            help="Tell the model that keyframes follow at so many a second; by default the truth, "
-            "which Qwen2.5-VL can hardly tell apart within a segment.",
-        ),
-    ] = None,
-    layers: Annotated[
-        Any,
-        options.layers(
-            "all",
-            "Keep all layers, or such as 0,8,16-24, where 0 is the embedding. The model stops "
-            "after the highest.",
-        ),
-    ] = "all",
+    prompt: options.Prompt = None,
+    min_pixels: options.MinPixels = None,
+    max_pixels: options.MaxPixels = None,
+    fps_shown: options.FpsShown = None,
+    layers: options.Layers = "all",
     layers_from: options.LayersFrom = None,
     batch_size: Annotated[
         Any,

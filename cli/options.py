@@ -323,7 +323,55 @@ Attention = Annotated[
 ]
 LoadIn = Annotated[
     Literal["full", "8bit", "4bit"],
-    typer.Option(help="Load the weights in full, or quantised by bitsandbytes."),
+    typer.Option(
+        help="Load the weights in full, or quantised by bitsandbytes: that saves memory, not time."
+    ),
+]
+Keyframes = Annotated[
+    int, typer.Option(min=1, help="Show the model so many frames of a segment, K.")
+]
+SegmentFrames = Annotated[
+    Any,
+    number("whole", "Cut videos into segments of so many frames; whole cuts nothing.", int, 1),
+]
+Prompt = Annotated[
+    str | None,
+    typer.Option(
+        help="Put this text after the video instead of "
+        "'Is anything abnormal happening in this video? Describe it.'."
+    ),
+]
+MinPixels = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Show Qwen's models frames of at least so many pixels; by default 128 tokens' worth "
+        "(100352), and 0 leaves the range to the checkpoint.",
+    ),
+]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Show Qwen's models frames of at most so many pixels; by default 768 tokens' worth "
+        "(602112).",
+    ),
+]
+FpsShown = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01,
+        help="Tell the model that keyframes follow at so many a second; by default the truth, "
+        "which Qwen2.5-VL can hardly tell apart within a segment.",
+    ),
+]
+Layers = Annotated[
+    Any,
+    layers(
+        "all",
+        "Keep all layers, or such as 0,8,16-24, where 0 is the embedding. The model stops after "
+        "the highest.",
+    ),
 ]
 
 LayersFrom = Annotated[

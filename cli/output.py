@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,12 @@ def progress(
 
 @contextmanager
 def status(name: str) -> Iterator[Callable[[str], None]]:
-    """Show a spinner; hand out a function that says which step it is."""
-    with terminal(stderr=True).status(name) as spinner:
+    """Show a spinner, or lines in a log; hand out a function that says which step it is."""
+    console = terminal(stderr=True)
+    if not console.is_terminal:
+        yield lambda step: console.print(
+            f"{datetime.now():%Y-%m-%d %H:%M:%S} {name}: {step}", soft_wrap=True
+        )
+        return
+    with console.status(name) as spinner:
         yield lambda step: spinner.update(Text(f"{name}: {step}"))

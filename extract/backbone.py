@@ -127,7 +127,9 @@ class Backbone:
         """What turned the prompt into tokens."""
         return self._processor.tokenizer
 
-    def prepare(self, segments: Sequence[Segment], fps: float) -> dict[str, torch.Tensor]:
+    def prepare(
+        self, segments: Sequence[Segment], fps: float | Sequence[float]
+    ) -> dict[str, torch.Tensor]:
         """Turn segments into model inputs in main memory, each segment a video of its own.
 
         Safe to call from several threads. The first dimension of every tensor is the segment, or
@@ -136,11 +138,12 @@ class Backbone:
         Parameters
         ----------
         segments : sequence of Segment
-            Of one video, so of one size.
-        fps : float
-            The video's frames per second.
+            Of one size.
+        fps : float or sequence of float
+            Frames per second of their video, or of each one's.
         """
-        texts, rates = [self._text] * len(segments), [fps] * len(segments)
+        texts = [self._text] * len(segments)
+        rates = [fps] * len(segments) if isinstance(fps, float | int) else fps
         batch = process_segments(
             self._processor, texts, segments, rates, self._pixels, self.config.fps_shown
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.segments import SEGMENT_FRAMES, keyframe_indices, segment_ranges
 from hiprobe.extract.video import Segment, SegmentReader, VideoInfo, inspect_video
 from hiprobe.store import VideoError
@@ -18,6 +20,8 @@ from hiprobe.store import VideoError
 LOOKED_THROUGH = 48
 MADE_UP = VideoInfo(num_frames=SEGMENT_FRAMES, fps=25.0, width=320, height=240)
 SHORTEST_RUN = 4
+# Of a made-up pattern, in pixels.
+CELL = 20
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,14 @@ class Sample:
         The file, or that it is made up.
     info : VideoInfo
     segments : list of Segment
+    decode_seconds : float
+        That one thread took to decode a segment; 0 where nothing was decoded.
     """
 
     name: str
     info: VideoInfo
     segments: list[Segment]
+    decode_seconds: float = 0.0
 
 
 def take_samples(
@@ -48,8 +55,7 @@ def take_samples(
         A video cannot be read.
     """
     if not videos:
-        made_up = [_made_up(index, keyframes) for index in range(num_segments)]
-        return [Sample("made-up patterns", MADE_UP, made_up)]
+        return [made_up(MADE_UP, keyframes, num_segments)]
     samples = []
     for path in videos:
         info = inspect_video(path)
@@ -57,6 +63,7 @@ def take_samples(
         wanted = {len(ranges) * one // num_segments for one in range(num_segments)}
         reader = SegmentReader(path, ranges, keyframes)
         last, segments = max(wanted), []
+        started = time.perf_counter()
         for segment in reader:
             if segment.index in wanted:
                 segments.append(segment)
@@ -64,15 +71,29 @@ def take_samples(
                 break
         if not segments:
             raise VideoError(f"{path}: no frame of it can be decoded.")
-        samples.append(Sample(str(path), info, segments))
+        seconds = (time.perf_counter() - started) / (segments[-1].index + 1)
+        samples.append(Sample(str(path), info, segments, seconds))
     return samples
 
 
-def _made_up(seed: int, keyframes: int) -> Segment:
+def made_up(info: VideoInfo, keyframes: int, num_segments: int) -> Sample:
+    """Make segments of moving patterns, in a video's size."""
+    segments = [_pattern(index, info, keyframes) for index in range(num_segments)]
+    return Sample("made-up patterns", info, segments)
+
+
+def num_tokens(backbone: Backbone, sample: Sample) -> int:
+    """Count the tokens that a segment becomes, with its prompt."""
+    inputs = backbone.prepare(sample.segments[:1], sample.info.fps)
+    return int(inputs["input_ids"].shape[1])
+
+
+def _pattern(seed: int, info: VideoInfo, keyframes: int) -> Segment:
     """Make a segment of a coarse random pattern that moves."""
     rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (MADE_UP.height // 20, MADE_UP.width // 20, 3), dtype=np.uint8)
-    picture = coarse.repeat(20, axis=0).repeat(20, axis=1)
+    rows, columns = -(-info.height // CELL), -(-info.width // CELL)
+    coarse = rng.integers(0, 256, (rows, columns, 3), dtype=np.uint8)
+    picture = coarse.repeat(CELL, axis=0).repeat(CELL, axis=1)[: info.height, : info.width]
     indices = keyframe_indices(0, SEGMENT_FRAMES, keyframes)
     frames = np.stack([np.roll(picture, 4 * (seed + 1) * index, axis=1) for index in indices])
     return Segment(seed, 0, SEGMENT_FRAMES, tuple(indices), frames)

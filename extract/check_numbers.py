@@ -70,9 +70,7 @@ class Agreement:
     def finding(self, name: str) -> Finding:
         """Say whether they agree."""
         worst = max(self.relative_l2, key=self.relative_l2.__getitem__)
-        text = f"at most {self.relative_l2[worst]:.1e} apart (relative L2, layer {worst})"
-        if worst in self.between_segments:
-            text += f"; different segments {self.between_segments[worst]:.1e}"
+        text = self._distance(worst)
         if self.tolerance is not None:
             # Written so that nan, of which every comparison is false, fails.
             agrees = all(value <= self.tolerance for value in self.relative_l2.values())
@@ -84,7 +82,19 @@ class Agreement:
             return Finding(name, SKIPPED, f"{text}; there is nothing to hold this against")
         near = [one for one in telling if self.relative_l2[one] < self.between_segments[one]]
         status = PASSED if 2 * len(near) >= len(telling) else FAILED
-        return Finding(name, status, f"{text}; below that in {len(near)} of {len(telling)} layers")
+        least = max(telling, key=lambda one: self.relative_l2[one] / self.between_segments[one])
+        text += f"; nearer than different segments in {len(near)} of {len(telling)} layers"
+        if least != worst:
+            text += f"; closest to them {self._distance(least)}"
+        return Finding(name, status, text)
+
+    def _distance(self, layer: str) -> str:
+        """Say how far they are apart in a layer, beside the control."""
+        distance, control = self.relative_l2[layer], self.between_segments.get(layer, 0.0)
+        if not any(self.relative_l2.values()):
+            return f"identical in all {len(self.relative_l2)} layers"
+        beside = f", different segments {control:.1e}" if control > TINY else ""
+        return f"{distance:.1e} in layer {layer} (relative L2{beside})"
 
 
 def states_of(backbone: Backbone, samples: Sequence[Sample], *, together: bool) -> np.ndarray:
@@ -105,15 +115,20 @@ def states_of(backbone: Backbone, samples: Sequence[Sample], *, together: bool) 
     return np.concatenate(parts, axis=1)
 
 
-def finite_finding(layers: Sequence[int], states: np.ndarray) -> Finding:
-    """Count what is not finite in (layer, segment, feature) states."""
+def count_non_finite(layers: Sequence[int], states: np.ndarray) -> dict[str, int]:
+    """Count what is not finite in each layer of (layer, segment, feature) states."""
     counts = (~np.isfinite(states)).sum(axis=(1, 2))
-    bad = {layer: int(count) for layer, count in zip(layers, counts, strict=True) if count}
+    return {str(layer): int(count) for layer, count in zip(layers, counts, strict=True)}
+
+
+def finite_finding(counts: dict[str, int], num_values: int) -> Finding:
+    """Say which layers have values that are not finite."""
+    bad = {layer: count for layer, count in counts.items() if count}
     name = "all states are finite"
     if not bad:
-        return Finding(name, PASSED, f"{states.size:,} values, {len(layers)} layers")
-    said = ", ".join(f"{count} in layer {layer}" for layer, count in bad.items())
-    return Finding(name, FAILED, f"{said}: try --dtype bfloat16 or float32")
+        return Finding(name, PASSED, f"{num_values:,} values, {len(counts)} layers")
+    said = ", ".join(f"{count:,} in layer {layer}" for layer, count in bad.items())
+    return Finding(name, FAILED, f"{said}, of {num_values:,}: try --dtype bfloat16 or float32")
 
 
 def sentencepiece_finding(tokenizer: Any, prompt: str) -> Finding | None:

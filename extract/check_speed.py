@@ -6,19 +6,19 @@ import os
 import platform
 import re
 import resource
-import subprocess
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
 from hiprobe.extract.backbone import Backbone
-from hiprobe.extract.check_inputs import Sample
-from hiprobe.extract.devices import is_out_of_memory
+from hiprobe.extract.check_inputs import Sample, num_tokens
+from hiprobe.extract.devices import driver_version, is_out_of_memory, visible_gpus
 
 # The profiler's own log; without a GPU it complains of that.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
@@ -27,6 +27,8 @@ ATTENTION_KERNEL = re.compile("attention|fmha|flash|attn", re.IGNORECASE)
 NUM_KERNELS = 8
 # No larger batch after one that took so long: a CPU would take minutes for what tells nothing new.
 LONGEST_BATCH_SECONDS = 60.0
+# Short passes are timed again: something else may have run.
+MOST_PASSES, SHORT_SECONDS = 5, 1.0
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -43,9 +45,10 @@ def machine(device: torch.device) -> dict[str, Any]:
     return found | {
         "name": properties.name,
         "gpu_bytes": properties.total_memory,
+        "uuid": visible_gpus()[device.index or 0].uuid,
         "compute_capability": f"{properties.major}.{properties.minor}",
         "cuda": torch.version.cuda,
-        "driver": _driver(),
+        "driver": driver_version(),
     }
 
 
@@ -56,16 +59,6 @@ def _cpu_name() -> str:
         text = ""
     found = re.search(r"model name\s*:\s*(.+)", text)
     return found[1] if found else platform.processor() or platform.machine()
-
-
-def _driver() -> str | None:
-    """The NVIDIA driver's version; None where its tool is not there."""
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.split("\n")[0].strip()
 
 
 def kernels(backbone: Backbone, sample: Sample) -> dict[str, Any]:
@@ -96,12 +89,15 @@ def _kernel_times(
     activity = ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU
     with profile(activities=[activity]) as found:
         backbone.states(inputs)
-    events = found.key_averages()
-    times = {
-        event.key: (event.self_device_time_total if on_gpu else event.self_cpu_time_total) / 1e6
-        for event in events
-    }
-    return times, sum(event.count for event in events)
+    times: dict[str, float] = {}
+    num_calls = 0
+    for event in found.key_averages():
+        microseconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
+        # On a GPU also the calls that only launch something are listed: they take none of its time.
+        if microseconds > 0:
+            times[event.key] = microseconds / 1e6
+            num_calls += event.count
+    return times, num_calls
 
 
 def time_batches(backbone: Backbone, sample: Sample, sizes: Sequence[int]) -> list[dict[str, Any]]:
@@ -110,19 +106,22 @@ def time_batches(backbone: Backbone, sample: Sample, sizes: Sequence[int]) -> li
     Returns
     -------
     list of dict
-        ``batch_size``, ``fits``; and where it fits ``seconds_per_segment``,
-        ``prepare_seconds_per_segment`` (one thread), ``peak_bytes`` (on a CPU the process's, which
-        never falls) and ``utilisation``: the share of the time that a kernel ran, on a CPU that
-        its threads worked.
+        ``width``, ``height``, ``tokens_per_segment``, ``batch_size``, ``fits``; and where it fits
+        ``seconds_per_segment``, ``prepare_seconds_per_segment`` (one thread), ``peak_bytes`` (on a
+        CPU the process's, which never falls) and ``utilisation``: the share of the time that a
+        kernel ran, on a CPU that its threads worked.
     """
-    rows: list[dict[str, Any]] = []
+    info, rows = sample.info, list[dict[str, Any]]()
+    seen = {"width": info.width, "height": info.height,
+            "tokens_per_segment": num_tokens(backbone, sample)}  # fmt: skip
     for size in sizes:
+        row = {**seen, "batch_size": size}
         try:
-            rows.append({"batch_size": size, "fits": True} | _time(backbone, sample, size))
+            rows.append(row | {"fits": True} | _time(backbone, sample, size))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            rows.append({"batch_size": size, "fits": False})
+            rows.append(row | {"fits": False})
         if not rows[-1]["fits"]:
             backbone.forget()
             break
@@ -131,8 +130,20 @@ def time_batches(backbone: Backbone, sample: Sample, sizes: Sequence[int]) -> li
     return rows
 
 
+def best_of(rows: Sequence[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Take the fastest batch of each number of tokens."""
+    best: dict[int, dict[str, Any]] = {}
+    for row in rows:
+        tokens = row["tokens_per_segment"]
+        if row["fits"] and (
+            tokens not in best or row["seconds_per_segment"] < best[tokens]["seconds_per_segment"]
+        ):
+            best[tokens] = row
+    return best
+
+
 def _time(backbone: Backbone, sample: Sample, size: int) -> dict[str, float]:
-    """Measure a batch the second time that it is run."""
+    """Measure a batch, not the first time that it is run."""
     own = sample.segments
     segments = [own[index % len(own)] for index in range(size)]
     started = time.perf_counter()
@@ -142,9 +153,13 @@ def _time(backbone: Backbone, sample: Sample, size: int) -> dict[str, float]:
     backbone.states(inputs)
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(backbone.device)
-    started, worked = time.perf_counter(), time.process_time()
-    backbone.states(inputs)
-    seconds, worked = time.perf_counter() - started, time.process_time() - worked
+    times: list[float] = []
+    worked = time.process_time()
+    while len(times) < MOST_PASSES and sum(times) < SHORT_SECONDS:
+        started = time.perf_counter()
+        backbone.states(inputs)
+        times.append(time.perf_counter() - started)
+    worked, seconds = (time.process_time() - worked) / len(times), median(times)
     if on_gpu:
         peak = torch.cuda.max_memory_allocated(backbone.device)
         worked = sum(_kernel_times(backbone, inputs)[0].values())

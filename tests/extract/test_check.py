@@ -6,14 +6,21 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.full_size_models import SHAPES
 from hiprobe.demo.model import TRAINED_MODEL
 from hiprobe.extract import check as check_module
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.check import CheckConfig, check
 from hiprobe.extract.check_inputs import readable, take_samples
-from hiprobe.extract.check_numbers import Agreement, finite_finding, sentencepiece_finding
+from hiprobe.extract.check_numbers import (
+    Agreement,
+    count_non_finite,
+    finite_finding,
+    sentencepiece_finding,
+)
+from hiprobe.extract.check_projection import ManifestShares, project, time_sizes
 from hiprobe.extract.config import BackboneConfig
-from hiprobe.store import VideoRecord, write_manifest
+from hiprobe.store import ManifestError, VideoRecord, write_manifest
 from tests.cli.test_cli import hiprobe
 from tests.extract.test_internvl_chat import build as build_internvl_chat
 from tests.extract.tiny_models import build_internvl
@@ -63,8 +70,8 @@ def test_states_that_are_wrong_or_depend_on_the_batch_fail(monkeypatch):
     monkeypatch.setattr(check_module, "Backbone", Wrong)
     report = check(CheckConfig(CPU))
     assert [finding.name for finding in report.failed] == [
-        "states are generate's",
         "a batch gives what one segment at a time gives",
+        "states are generate's",
     ]
     assert report.agreement["generate"].relative_l2["5"] == pytest.approx(0.01, rel=1e-3)
     assert [row["fits"] for row in report.batches] == [True, True, True, False]
@@ -119,7 +126,7 @@ def test_agreement_is_held_against_the_distance_between_segments():
     assert one.finding("x").status == "skipped"
     near[1, 2, 3] = np.nan
     assert Agreement.of(layers, near, states, 1.0).finding("x").status == "FAILED"
-    assert "1 in layer 1" in finite_finding(layers, near).text
+    assert "1 in layer 1" in finite_finding(count_non_finite(layers, near), near.size).text
 
 
 def test_tokens_of_a_converted_tokenizer_are_held_against_sentencepiece(tmp_path):
@@ -129,3 +136,51 @@ def test_tokens_of_a_converted_tokenizer_are_held_against_sentencepiece(tmp_path
     tokenizer.encode = lambda text, **options: [1, 2]
     assert sentencepiece_finding(tokenizer, "Is anything wrong?").status == "FAILED"
     assert sentencepiece_finding(Backbone(CPU).tokenizer, "Is anything wrong?") is None
+
+
+def test_a_manifest_is_weighed_by_its_videos_own_sizes_and_lengths(tmp_path, make_video):
+    videos = [make_video("a.mp4", 240, (320, 240)), make_video("b.mp4", 30, (640, 360)),
+              make_video("c.mp4", 24, (640, 360)), tmp_path / "broken.mp4"]  # fmt: skip
+    videos[3].write_text("no video")
+    records = [VideoRecord(path.stem, str(path), "train", "normal") for path in videos]
+    write_manifest(tmp_path / "m.csv", records)
+    shares = ManifestShares.of(tmp_path / "m.csv", 24)
+    assert [(one.num_videos, one.num_segments) for one in shares.sizes] == [(1, 10), (2, 3)]
+    (why,) = shares.unreadable
+    assert "broken.mp4" in why
+
+    # The user shows one of the sizes; the other is timed too, for it is more tokens.
+    (qwen,) = [shape for shape in SHAPES if shape.name == "Qwen2.5-VL-7B"]
+    qwen.save(tmp_path / "model", torch.device("cpu"), torch.float32, tiny=True)
+    backbone = Backbone(BackboneConfig(str(tmp_path / "model"), device="cpu"))
+    samples = take_samples(videos[:1], 24, 8, 1)
+    rows = time_sizes(backbone, samples, shares, (1, 2))
+    tokens = sorted({row["tokens_per_segment"] for row in rows})
+    assert tokens == [one.tokens_per_segment for one in shares.sizes]
+    assert tokens[1] - tokens[0] == 1196 - 560
+
+    for row in rows:
+        row["seconds_per_segment"] = row["batch_size"] * (1.0 if row["width"] == 320 else 4.0)
+        row["prepare_seconds_per_segment"] = 1.5
+    plan = project(samples, shares, rows, 1000)
+    assert plan["hours"] == pytest.approx((10 * 1 + 3 * 4) / 3600)
+    assert plan["seconds_per_segment"] == pytest.approx(22 / 13)
+    assert (plan["num_segments"], plan["num_videos"], plan["max_bytes"]) == (13, 3, 13_000)
+    assert plan["readers"] == 2
+    # In between, by the tokens.
+    shares.sizes[1].tokens_per_segment = sum(tokens) // 2
+    between = project(samples, shares, rows, 1000)["sizes"][1]["seconds_per_segment"]
+    assert between == pytest.approx(2.5, abs=0.01)
+
+    write_manifest(tmp_path / "n.csv", records[3:])
+    with pytest.raises(ManifestError, match="no video of it can be opened"):
+        ManifestShares.of(tmp_path / "n.csv", 24)
+
+
+def test_no_layer_of_that_number_is_one_message_before_anything_is_computed(tmp_path):
+    result = hiprobe(
+        "check", str(TRAINED_MODEL), "--device", "cpu", "--layers", "0,99", cwd=tmp_path
+    )
+    assert result.returncode == 1
+    assert "no layer 99; it has layers 0 (embedding) to 10" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -3,12 +3,15 @@
 The counts of parameters are the published checkpoints' (docs/backbones.md has them as gigabytes).
 """
 
+import json
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 
+from benchmarks import gpu_check
 from benchmarks.full_size_models import SHAPES
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.check_inputs import take_samples
@@ -45,3 +48,38 @@ def test_without_a_gpu_it_refuses_in_one_line():
     assert result.returncode == 1
     assert result.stderr.startswith("gpu-check: torch sees no CUDA GPU here")
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.slow
+def test_the_rehearsal_goes_through_all_steps(tmp_path):
+    """Of one shape: all of them take two minutes."""
+    command = [sys.executable, "-m", "benchmarks.gpu_check", "--rehearse"]
+    command += ["--only", SHAPES[0].name, "--folder", str(tmp_path)]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+    assert (
+        "a rehearsal, which says nothing of speed: 5 ok, 0 failed, 0 not reached" in result.stdout
+    )
+    written = json.loads((REPOSITORY / "benchmarks/out/gpu_check_rehearsal.json").read_text())
+    steps = {one["step"]: one["found"] for one in written["steps"]}
+    assert list(steps) == ["check", "killed", "out of memory", "two workers", "bench"]
+    assert len(steps["check"]["report"]["agreement"]) == 3
+    assert steps["bench"]["usual_loop_over_ours"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_step_that_fails_or_hangs_hides_no_other(tmp_path, monkeypatch):
+    cpu, forever = torch.device("cpu"), time.monotonic() + 600
+    no_model = gpu_check.run_step("out of memory", SHAPES[0].name, tmp_path, cpu, forever)
+    assert no_model.status == "failed"
+    assert "ModelError" in no_model.text
+    monkeypatch.setitem(gpu_check.SECONDS, "check", 1.0)
+    monkeypatch.setattr(gpu_check, "LEAST_SECONDS", 0.5)
+    hangs = gpu_check.run_step("check", SHAPES[0].name, tmp_path, cpu, forever)
+    assert hangs.status == "failed"
+    assert hangs.text.startswith("not done after 1 s")
+    late = gpu_check.run_step("bench", SHAPES[0].name, tmp_path, cpu, time.monotonic())
+    assert (late.status, late.seconds) == ("not reached", 0.0)
+    said = gpu_check.summary([no_model, hangs, late], cpu)
+    assert "0 ok, 2 failed, 1 not reached" in said
