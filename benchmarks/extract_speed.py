@@ -31,9 +31,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from unittest import mock
 import av
 import numpy as np
 import torch
+from in_turns import seconds_in_turns
 from memory import peak_bytes
 from transformers import AutoModel, AutoModelForImageTextToText, Qwen2_5_VLConfig
 
@@ -139,7 +140,7 @@ def _cut(path: Path, folder: Path) -> Path:
 
 
 def time_ways(model: Path, footage: Footage, folder: Path) -> dict[str, list[float]]:
-    """Seconds of each way, one a round; the first round warms up and does not count."""
+    """Seconds of each way, one a round."""
     backbone = Backbone(BackboneConfig(str(model), device="cpu"))
     whole = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
     bare = AutoModel.from_pretrained(model, dtype=torch.float32).eval()
@@ -177,15 +178,8 @@ def time_ways(model: Path, footage: Footage, folder: Path) -> dict[str, list[flo
             first = torch.stack([state[:, -1] for state in output.hidden_states])
             torch.save(first, states / f"batch-{number}.pt")
 
-    ways: list[Callable[[], None]] = [ours, bare_forward, usual_loop, full_outputs]
-    seconds: dict[str, list[float]] = {way.__name__: [] for way in ways}
-    for round_number in range(ROUNDS + 1):
-        for way in ways:
-            started = time.perf_counter()
-            way()
-            if round_number:
-                seconds[way.__name__].append(time.perf_counter() - started)
-    return seconds
+    ways = (ours, bare_forward, usual_loop, full_outputs)
+    return seconds_in_turns({way.__name__: way for way in ways}, ROUNDS)
 
 
 @torch.inference_mode()
@@ -199,14 +193,11 @@ def windows_speedup(model: Path) -> float:
         int(grid.prod(1).sum()), stock.visual.patch_embed.proj.weight[0].numel(),
         generator=torch.manual_seed(0),
     )  # fmt: skip
-    seconds: dict[Any, list[float]] = {stock: [], ours: []}
-    for round_number in range(ROUNDS + 1):
-        for tower, values in seconds.items():
-            started = time.perf_counter()
-            tower.visual(pixels, grid_thw=grid)
-            if round_number:
-                values.append(time.perf_counter() - started)
-    return statistics.median(seconds[stock]) / statistics.median(seconds[ours])
+    return _ratio(
+        partial(stock.visual, pixels, grid_thw=grid),
+        partial(ours.visual, pixels, grid_thw=grid),
+        ROUNDS,
+    )
 
 
 def top_layer_speedup(model: Path, footage: Footage, layers: tuple[int, ...] | None) -> float:
@@ -216,15 +207,18 @@ def top_layer_speedup(model: Path, footage: Footage, layers: tuple[int, ...] | N
     with mock.patch("hiprobe.extract.backbone.cut_top_block"):
         uncut = Backbone(config)
     ready = list(islice(footage.inputs(cut, BATCH_SIZE), 2))
-    seconds: dict[Backbone, list[float]] = {uncut: [], cut: []}
-    for round_number in range(2 * ROUNDS + 1):
-        for backbone, values in seconds.items():
-            started = time.perf_counter()
-            for inputs in ready:
-                backbone.states(inputs)
-            if round_number:
-                values.append(time.perf_counter() - started)
-    return statistics.median(seconds[uncut]) / statistics.median(seconds[cut])
+
+    def run(backbone: Backbone) -> None:
+        for inputs in ready:
+            backbone.states(inputs)
+
+    return _ratio(partial(run, uncut), partial(run, cut), 2 * ROUNDS)
+
+
+def _ratio(first: Callable[[], object], second: Callable[[], object], rounds: int) -> float:
+    """Median seconds of the first way over those of the second."""
+    seconds = seconds_in_turns({"first": first, "second": second}, rounds)
+    return statistics.median(seconds["first"]) / statistics.median(seconds["second"])
 
 
 def peak_memory(num_frames: int, folder: Path) -> int:

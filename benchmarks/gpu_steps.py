@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.full_size_models import SHAPES
+from benchmarks.in_turns import seconds_in_turns
 from hiprobe.demo.clips import plan_clips, write_clips
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.check import CheckConfig, check
@@ -265,14 +266,8 @@ def _whole(record: VideoRecord) -> Sample:
 
 
 def _medians(rounds: int, *ways: Callable[[], None]) -> dict[str, float]:
-    """Seconds of each way, in turns; the first round warms up."""
-    seconds: dict[str, list[float]] = {way.__name__: [] for way in ways}
-    for number in range(rounds + 1):
-        for way in ways:
-            started = time.perf_counter()
-            way()
-            if number:
-                seconds[way.__name__].append(time.perf_counter() - started)
+    """Median seconds of each way."""
+    seconds = seconds_in_turns({way.__name__: way for way in ways}, rounds)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

@@ -120,6 +120,11 @@ class Backbone:
         self._pixels = frame_pixels(config, processor)
 
     @property
+    def segment_bytes(self) -> int:
+        """Of a segment's states, as float32."""
+        return 4 * len(self.layers) * self.num_features
+
+    @property
     def tokenizer(self) -> Any:
         """What turned the prompt into tokens."""
         return self._processor.tokenizer

@@ -85,7 +85,7 @@ def dry_run(config: ExtractConfig) -> DryRun:
         len(readable),
         num_segments,
         video_seconds,
-        4 * len(backbone.layers) * backbone.num_features * num_segments,
+        backbone.segment_bytes * num_segments,
         median(times) if times else 0.0,
         failures,
         (min(times), max(times)) if times else (0.0, 0.0),

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import zarr
 
-from hiprobe.demo.model import build_random_model
 from hiprobe.extract import batches
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.config import BackboneConfig, ExtractConfig
@@ -21,11 +20,6 @@ from hiprobe.extract.workplace import Here
 from hiprobe.store import DONE, FeatureStore, VideoRecord, write_manifest
 from hiprobe.store.verify import verify
 from tests.conftest import forget_digests
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return build_random_model(tmp_path_factory.mktemp("model") / "qwen")
 
 
 @pytest.fixture

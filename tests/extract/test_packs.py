@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from hiprobe.demo.model import build_random_model
 from hiprobe.extract import plan
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.config import BackboneConfig, ExtractConfig
@@ -17,11 +16,6 @@ from hiprobe.store import FeatureStore, VideoRecord, read_manifest, write_manife
 from hiprobe.store.verify import verify
 
 GUILTY_FPS = 10
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return build_random_model(tmp_path_factory.mktemp("model") / "qwen")
 
 
 @pytest.fixture

@@ -38,11 +38,6 @@ from hiprobe.store.verify import verify
 from tests.conftest import forget_digests
 
 
-@pytest.fixture(scope="session")
-def model(tmp_path_factory):
-    return build_random_model(tmp_path_factory.mktemp("model") / "qwen")
-
-
 @pytest.fixture
 def job(tmp_path, make_video, model):
     """Three good videos, one much longer than a block, and four broken ones."""
