@@ -140,11 +140,12 @@ def run_with_progress(config: ExtractConfig, log_json: Path | None) -> ExtractSu
             on_note(f"{error}\nStarting anew, with the same command.")
             return _start_anew()
         except KeyboardInterrupt:
-            display.say(
-                f"{config.store}: keeps the {tally.outcomes[DONE]} videos that this run has "
-                "finished, and the whole blocks of those begun.",
-                "yellow",
-            )
+            if tally.num_segments is not None:
+                display.say(
+                    f"{config.store}: keeps the {tally.outcomes[DONE]} videos that this run has "
+                    "finished, and the whole blocks of those begun.",
+                    "yellow",
+                )
             raise
         log("end", **asdict(summary))
         return summary
