@@ -4,7 +4,8 @@ On real UCF-Crime videos (generated clips where they are missing), with the demo
 random Qwen2.5-VL of about 100 M parameters, in one process and interleaved:
 
 - ``ours``: `hiprobe.extract.pipeline.extract`, from the video files to a sealed store.
-- ``bare_forward``: forward passes of the bare model on tensors that are ready: the limit.
+- ``bare_forward``: forward passes of the model as Transformers has it, without LM head and cache,
+  on tensors that are ready.
 - ``usual_loop``: from the video files too, one segment at a time: decode, preprocess,
   ``generate(max_new_tokens=1, output_hidden_states=True)``, ``torch.save``.
 - ``full_outputs``: the same in batches, through ``output_hidden_states=True``, all tokens of all
@@ -12,6 +13,9 @@ random Qwen2.5-VL of about 100 M parameters, in one process and interleaved:
 
 ``qwen_vision_windows_speedup`` is the vision tower of the larger model on frames of 320 x 240
 pixels: its windows one by one, as Transformers has it, over `hiprobe.extract.vision_windows`.
+
+``top_layer_one_token_speedup`` is the same model's forward pass with all positions in the highest
+wanted layer over that with one, for all layers; ``early_exit_…`` for layers up to a quarter.
 
 The ratios are medians over rounds. Peak memory is that of child processes which extract a
 short and an hour-long video.
@@ -33,6 +37,7 @@ from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import av
 import numpy as np
@@ -55,7 +60,7 @@ BATCH_SIZE = 8
 ROUNDS = 3
 MAX_SEGMENTS = 72
 REAL_VIDEOS = ("Burglary033_x264.mp4", "Explosion021_x264.mp4", "Normal_Videos_641_x264.mp4")
-LARGE_TEXT = {
+LARGE_TEXT: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 640,
     "intermediate_size": 2240,
@@ -137,6 +142,7 @@ def time_ways(model: Path, footage: Footage, folder: Path) -> dict[str, list[flo
     """Seconds of each way, one a round; the first round warms up and does not count."""
     backbone = Backbone(BackboneConfig(str(model), device="cpu"))
     whole = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
+    bare = AutoModel.from_pretrained(model, dtype=torch.float32).eval()
     ready = list(footage.inputs(backbone, BATCH_SIZE))
     states = folder / "states"
 
@@ -147,9 +153,10 @@ def time_ways(model: Path, footage: Footage, folder: Path) -> dict[str, list[flo
         # The model is loaded already in the other ways: its loading is not timed here either.
         extract(config, workplace=Here(config, backbone))
 
+    @torch.inference_mode()
     def bare_forward() -> None:
         for inputs in ready:
-            backbone.states(inputs)
+            bare(**inputs, use_cache=False)
 
     @torch.inference_mode()
     def usual_loop() -> None:
@@ -200,6 +207,24 @@ def windows_speedup(model: Path) -> float:
             if round_number:
                 values.append(time.perf_counter() - started)
     return statistics.median(seconds[stock]) / statistics.median(seconds[ours])
+
+
+def top_layer_speedup(model: Path, footage: Footage, layers: tuple[int, ...] | None) -> float:
+    """Seconds of forward passes without `cut_top_block`, over those with it."""
+    config = BackboneConfig(str(model), layers=layers, device="cpu")
+    cut = Backbone(config)
+    with mock.patch("hiprobe.extract.backbone.cut_top_block"):
+        uncut = Backbone(config)
+    ready = list(islice(footage.inputs(cut, BATCH_SIZE), 2))
+    seconds: dict[Backbone, list[float]] = {uncut: [], cut: []}
+    for round_number in range(2 * ROUNDS + 1):
+        for backbone, values in seconds.items():
+            started = time.perf_counter()
+            for inputs in ready:
+                backbone.states(inputs)
+            if round_number:
+                values.append(time.perf_counter() - started)
+    return statistics.median(seconds[uncut]) / statistics.median(seconds[cut])
 
 
 def peak_memory(num_frames: int, folder: Path) -> int:
@@ -253,6 +278,9 @@ def main() -> None:
             ratios[f"{label}usual_loop_over_ours"] = median["usual_loop"] / median["ours"]
             ratios[f"{label}full_outputs_over_ours"] = median["full_outputs"] / median["ours"]
         ratios["qwen_vision_windows_speedup"] = windows_speedup(large)
+        ratios["top_layer_one_token_speedup"] = top_layer_speedup(large, footage, None)
+        early = tuple(range(LARGE_TEXT["num_hidden_layers"] // 4 + 1))
+        ratios["early_exit_top_layer_one_token_speedup"] = top_layer_speedup(large, footage, early)
         short, long = peak_memory(30 * 60, folder), peak_memory(30 * arguments.long_seconds, folder)
         print(
             f"peak memory: {short / 1e6:.0f} MB for a minute, {long / 1e6:.0f} MB for the long one"

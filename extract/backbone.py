@@ -18,6 +18,7 @@ import torch
 
 from hiprobe.extract.chat_template import chat_text
 from hiprobe.extract.config import DEFAULT_PROMPT, BackboneConfig
+from hiprobe.extract.first_token import FirstTokenTap, cut_top_block
 from hiprobe.extract.frame_size import caps_pixels, frame_pixels, size_options
 from hiprobe.extract.loading import (
     DTYPES,
@@ -61,57 +62,6 @@ class BackboneDescription:
     layers: tuple[int, ...]
     num_features: int
     device: str
-
-
-class FirstTokenTap:
-    """Forward hooks that keep the last position of each wanted layer's hidden states.
-
-    Indices follow Transformers' ``hidden_states``: 0 is what enters the first decoder layer,
-    l what leaves layer l, and the last index what leaves the final norm. Decoder layers above the
-    highest one wanted are dropped from the model: they take neither time nor memory.
-    """
-
-    def __init__(self, decoder: Any, layers: Sequence[int]) -> None:
-        self._captured: dict[int, torch.Tensor] = {}
-        self._layers = list(layers)
-        last = len(decoder.layers)
-        # One block stays even for layer 0 alone: what enters it is the embedding output.
-        blocks = decoder.layers = decoder.layers[: max(1, *self._layers)]
-        for index in self._layers:
-            if index == 0:
-                # Vision features replace the placeholders' embeddings only after `embed_tokens`, so
-                # the embedding output is caught where it enters the decoder.
-                blocks[0].register_forward_pre_hook(self._keep_input, with_kwargs=True)
-            else:
-                # Transformers shows the last layer after the final norm, and only there.
-                module = decoder.norm if index == last else blocks[index - 1]
-                module.register_forward_hook(self._keep_output(index))
-
-    def take(self) -> torch.Tensor:
-        """States of the pass just made: (layer, segment, feature); forgets them."""
-        states = torch.stack([self._captured[index] for index in self._layers])
-        self.clear()
-        return states
-
-    def clear(self) -> None:
-        """Forget the states of a pass that has failed."""
-        self._captured.clear()
-
-    # Both keep a copy: a slice would hold the memory of the whole sequence until the pass ends.
-    # Batches are left-padded, so position -1 is the last prompt token of each segment.
-
-    def _keep_input(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        self._captured[0] = hidden[:, -1].clone()
-
-    def _keep_output(self, index: int) -> Any:
-        """Make the hook of a layer; some models' layers give a tuple, states first."""
-
-        def hook(module: Any, args: Any, output: Any) -> None:
-            hidden = output[0] if isinstance(output, tuple) else output
-            self._captured[index] = hidden[:, -1].clone()
-
-        return hook
 
 
 class Backbone:
@@ -158,6 +108,10 @@ class Backbone:
             )
         self.num_features = int(decoder.config.hidden_size)
         self._tap = FirstTokenTap(decoder, self.layers)
+        # The 8-bit product looks for outliers in all positions that it is given: with one position
+        # it would find others, and give other states than in stores made before.
+        if config.load_in != "8bit":
+            cut_top_block(decoder)
         if config.compile:
             # Only the inside: the hooks stay outside of what is compiled.
             for layer in decoder.layers:
@@ -170,7 +124,9 @@ class Backbone:
         """What turned the prompt into tokens."""
         return self._processor.tokenizer
 
-    def prepare(self, segments: Sequence[Segment], fps: float) -> dict[str, torch.Tensor]:
+    def prepare(
+        self, segments: Sequence[Segment], fps: float | Sequence[float]
+    ) -> dict[str, torch.Tensor]:
         """Turn segments into model inputs in main memory, each segment a video of its own.
 
         Safe to call from several threads. The first dimension of every tensor is the segment, or
@@ -179,11 +135,12 @@ class Backbone:
         Parameters
         ----------
         segments : sequence of Segment
-            Of one video, so of one size.
-        fps : float
-            The video's frames per second.
+            Of one size.
+        fps : float or sequence of float
+            Frames per second of their video, or of each one's.
         """
-        texts, rates = [self._text] * len(segments), [fps] * len(segments)
+        texts = [self._text] * len(segments)
+        rates = [fps] * len(segments) if isinstance(fps, float | int) else fps
         batch = process_segments(
             self._processor, texts, segments, rates, self._pixels, self.config.fps_shown
         )

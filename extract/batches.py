@@ -1,16 +1,17 @@
-"""What the readers' threads do: a video → its segments, in batches ready for the model."""
+"""What the readers' threads do: videos → their segments, in batches ready for the model."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
 
 from hiprobe.extract.backbone import Backbone
-from hiprobe.extract.batch_size import BatchSize
+from hiprobe.extract.batch_size import BatchSize, inputs_of_segments
 from hiprobe.extract.changed_files import changed_file
 from hiprobe.extract.devices import is_out_of_memory
 from hiprobe.extract.plan import Job
@@ -27,31 +28,56 @@ MAX_PIXEL_BYTES = 2**29
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Consecutive segments of one video and one block, prepared.
+class Part:
+    """Consecutive segments of one video and one block, in a batch.
 
     Attributes
     ----------
     job : Job
     num_segments : int
-    inputs : dict of str to Tensor
-        From `Backbone.prepare`.
     thumbnails : (segment, y, x, 3) uint8 or None
-    decoding_seconds, preparing_seconds : float
-        What its reader took.
     """
 
     job: Job
     num_segments: int
-    inputs: dict[str, torch.Tensor]
     thumbnails: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Segments with frames of one size, prepared: of one block, or of several short videos.
+
+    Attributes
+    ----------
+    parts : tuple of Part
+    inputs : dict of str to Tensor
+        From `Backbone.prepare`.
+    decoding_seconds, preparing_seconds : float
+        What its reader took.
+    """
+
+    parts: tuple[Part, ...]
+    inputs: dict[str, torch.Tensor]
     decoding_seconds: float = 0.0
     preparing_seconds: float = 0.0
+
+    @property
+    def num_segments(self) -> int:
+        """Of all parts."""
+        return sum(part.num_segments for part in self.parts)
 
     @property
     def num_bytes(self) -> int:
         """What it takes of the main memory."""
         return sum(tensor.nbytes for tensor in self.inputs.values())
+
+    def split(self) -> Iterator[Batch]:
+        """Make a batch of each part."""
+        start = 0
+        for part in self.parts:
+            stop = start + part.num_segments
+            yield Batch((part,), inputs_of_segments(self.inputs, self.num_segments, start, stop))
+            start = stop
 
 
 @dataclass(frozen=True)
@@ -87,7 +113,7 @@ class End:
 
 
 def read_batches(
-    job: Job,
+    jobs: Iterable[Job],
     *,
     backbone: Backbone,
     writer: BlockWriter,
@@ -95,12 +121,37 @@ def read_batches(
     segment_frames: int | None,
     keyframes: int,
 ) -> Iterator[Batch | End]:
-    """Decode and preprocess a video, in batches that never cross a block's end.
+    """Decode and preprocess a pack's videos one after the other; a video's end follows its batches.
 
-    A block is committed whole and a resumed video begins with a block. So batches are made of the
-    same segments whether a run was interrupted or not, and so the states are the same to the last
-    bit: they depend a little on what shares a batch.
+    States depend a little on what shares a batch, and that depends on the batch size and on the
+    list of packs, never on who is faster: the same run gives the same bits. A video longer than a
+    block shares with nobody, its batches never cross a block's end, and a resumed video begins with
+    a block: so its states are the same to the last bit also after an interruption. Short videos may
+    then have other neighbours: their states agree as those of different batches do.
+
+    Parameters
+    ----------
+    jobs : iterable of Job
+        One of `hiprobe.extract.plan.packs`.
+    backbone : Backbone
+    writer : BlockWriter
+    batch_size : BatchSize
+    segment_frames : int or None
+    keyframes : int
     """
+    batch = _OpenBatch(backbone, writer, batch_size)
+    for job in jobs:
+        for item in _read_video(job, writer, segment_frames, keyframes):
+            yield from batch.add(job, item)
+            if job.video in batch.refused:
+                break
+    yield from batch.flush()
+
+
+def _read_video(
+    job: Job, writer: BlockWriter, segment_frames: int | None, keyframes: int
+) -> Iterator[Segment | End]:
+    """Decode a video. A failure is an item like any other, and so meets this video alone."""
     known = writer.index.file(job.video)
     if changed := changed_file(known, job.record.path):
         yield End(job, changed=changed)
@@ -108,24 +159,8 @@ def read_batches(
     first = job.first_block * writer.row_block
     ranges = segment_ranges(job.num_frames, segment_frames)
     reader = SegmentReader(job.record.path, ranges, keyframes, first)
-    segments = iter(reader)
-    position = first
-    # A failure is an item like any other: the model's thread meets it after the video's batches.
     try:
-        while True:
-            room = writer.row_block - position % writer.row_block
-            started = time.monotonic()
-            batch = _take(segments, min(batch_size.size, room))
-            if not batch:
-                break
-            decoded = time.monotonic()
-            num_segments, inputs = len(batch), _prepare(backbone, batch, job)
-            thumbnails = _thumbnails(batch, writer.thumbnail_size)
-            del batch  # the pixels: nobody needs them while the next ones are read
-            yield Batch(
-                job, num_segments, inputs, thumbnails, decoded - started, time.monotonic() - decoded
-            )
-            position += num_segments
+        yield from reader
         note = check_length(job, reader)
     except VideoError as error:
         yield End(job, failure=str(error))
@@ -139,39 +174,98 @@ def read_batches(
         yield End(job, num_frames=num_frames, note=note, changed=changed)
 
 
-def _take(segments: Iterator[Segment], num_segments: int) -> list[Segment]:
-    """Take a batch: so many segments, or fewer where their frames are large; empty at the end."""
-    batch: list[Segment] = []
-    # A video's frames are of one size, so the batches are the same whenever it is read.
-    while len(batch) < num_segments and (segment := next(segments, None)) is not None:
-        batch.append(segment)
-        if (len(batch) + 1) * segment.keyframes.nbytes > MAX_PIXEL_BYTES:
-            break
-    return batch
+class _OpenBatch:
+    """Segments that gather to a batch, and the ends of videos that have to come after it.
+
+    Attributes
+    ----------
+    refused : set of int
+        Videos whose frames could not be prepared: they have ended with that.
+    """
+
+    def __init__(self, backbone: Backbone, writer: BlockWriter, batch_size: BatchSize) -> None:
+        self._backbone, self._writer, self._batch_size = backbone, writer, batch_size
+        self._segments: list[tuple[Job, Segment]] = []
+        self._ends: list[End] = []
+        self._started = time.monotonic()
+        self.refused: set[int] = set()
+
+    def add(self, job: Job, item: Segment | End) -> Iterator[Batch | End]:
+        """Take what was read; give what is ready."""
+        if isinstance(item, End):
+            self._ends.append(item)
+            if not self._segments:
+                yield from self.flush()
+            return
+        if self._segments and item.keyframes.shape != self._segments[-1][1].keyframes.shape:
+            yield from self.flush()
+        self._segments.append((job, item))
+        if self._is_full(item):
+            yield from self.flush()
+
+    def flush(self) -> Iterator[Batch | End]:
+        """Give the batch, and the ends that have waited for it."""
+        taken, ends = self._segments, self._ends
+        self._segments, self._ends = [], []
+        prepared = self._prepare(taken, time.monotonic() - self._started) if taken else []
+        taken.clear()  # the pixels: nobody needs them while the next ones are read
+        yield from prepared
+        yield from (end for end in ends if end.job.video not in self.refused)
+        self._started = time.monotonic()
+
+    def _is_full(self, last: Segment) -> bool:
+        num_segments = len(self._segments)
+        # A video's frames are of one size, so the batches are the same whenever it is read.
+        return (
+            num_segments >= self._batch_size.segments_for(_frame_size(last))
+            or (last.index + 1) % self._writer.row_block == 0
+            or (num_segments + 1) * last.keyframes.nbytes > MAX_PIXEL_BYTES
+        )
+
+    def _prepare(
+        self, taken: Sequence[tuple[Job, Segment]], decoding_seconds: float = 0.0
+    ) -> list[Batch | End]:
+        """Prepare segments; frames that the processor refuses are their video's fault."""
+        started = time.monotonic()
+        videos = [[*group] for _, group in groupby(taken, key=lambda pair: pair[0].video)]
+        try:
+            inputs = self._backbone.prepare(
+                [segment for _, segment in taken], [job.fps for job, _ in taken]
+            )
+            self._batch_size.learn(_frame_size(taken[0][1]), inputs, len(taken))
+            parts = tuple(self._part(video) for video in videos)
+        except (MemoryError, ValueError, RuntimeError) as error:
+            if len(videos) == 1:
+                job, segment = taken[0]
+                self.refused.add(job.video)
+                return [End(job, failure=_why_refused(job, segment, error))]
+        else:
+            return [Batch(parts, inputs, decoding_seconds, time.monotonic() - started)]
+        # Each by itself, so that only those fail whose fault it is.
+        return [item for video in videos for item in self._prepare(video)]
+
+    def _part(self, video: Sequence[tuple[Job, Segment]]) -> Part:
+        """Describe one video's segments, with their pictures where the store keeps any."""
+        thumbnails = None
+        if (size := self._writer.thumbnail_size) is not None:
+            middles = [segment.keyframes[len(segment.keyframes) // 2] for _, segment in video]
+            thumbnails = np.stack([make_thumbnail(picture, size) for picture in middles])
+        return Part(video[0][0], len(video), thumbnails)
 
 
-def _thumbnails(batch: Sequence[Segment], size: tuple[int, int] | None) -> np.ndarray | None:
-    """Make the segments' thumbnails, of their middle keyframes, if the store keeps them."""
-    if size is None:
-        return None
-    middles = [segment.keyframes[len(segment.keyframes) // 2] for segment in batch]
-    return np.stack([make_thumbnail(picture, size) for picture in middles])
+def _frame_size(segment: Segment) -> tuple[int, int]:
+    _, height, width, _ = segment.keyframes.shape
+    return height, width
 
 
-def _prepare(backbone: Backbone, batch: Sequence[Segment], job: Job) -> dict[str, torch.Tensor]:
-    """Prepare a batch; frames that the processor refuses are the video's fault."""
-    height, width = batch[0].keyframes.shape[1:3]
-    try:
-        return backbone.prepare(batch, job.fps)
-    except (MemoryError, ValueError, RuntimeError) as error:
-        if is_out_of_memory(error):
-            raise VideoError(
-                f"{job.record.path}: there is not enough memory to prepare its {width}x{height} "
-                "frames. Free some, take fewer --readers or --keyframes, or re-encode it smaller."
-            ) from error
-        raise VideoError(
-            f"{job.record.path}: the model's processor refuses its {width}x{height} frames: {error}"
-        ) from error
+def _why_refused(job: Job, segment: Segment, error: BaseException) -> str:
+    height, width = _frame_size(segment)
+    if is_out_of_memory(error):
+        return (
+            f"{job.record.path}: there is not enough memory to prepare its {width}x{height} "
+            "frames. Free some, take fewer --readers or --keyframes, or re-encode it smaller."
+        )
+    return f"{job.record.path}: the model's processor refuses its {width}x{height} frames: {error}"
 
 
 def check_length(job: Job, reader: SegmentReader) -> str:

@@ -1,6 +1,6 @@
-"""Extraction on a Dask cluster: a task is a video, and each worker loads the model once.
+"""Extraction on a Dask cluster: a task is a few videos, and each worker loads the model once.
 
-Dask gives a killed worker's video to another one, which goes on after the last committed block.
+Dask gives a killed worker's videos to another one, which goes on after the last committed blocks.
 The workers write to the one store, each with a journal of its own, so they must see it, and the
 videos, under the same paths as this process does. What they do stands in
 `hiprobe.extract.cluster_worker`.
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from uuid import uuid4
 
@@ -20,7 +21,7 @@ from dask.distributed import KilledWorker
 from hiprobe.extract import cluster_worker
 from hiprobe.extract.backbone import BackboneDescription
 from hiprobe.extract.config import ExtractConfig
-from hiprobe.extract.plan import Job
+from hiprobe.extract.plan import Job, groups
 from hiprobe.extract.tally import OnProgress, Progress
 from hiprobe.store import FAILED, PENDING, StoreWriter
 from hiprobe.store.dask_cluster import as_they_end, open_cluster, result_of, submit, wait_for
@@ -59,34 +60,53 @@ class Cluster:
             raise
 
     def extract(self, writer: StoreWriter, jobs: Sequence[Job], on_progress: OnProgress) -> None:
-        """Extract videos, one a task; see `hiprobe.extract.workplace.Workplace`."""
-        run = f"hiprobe-{uuid4().hex}"
+        """Extract videos; see `hiprobe.extract.workplace.Workplace`."""
+        run, steps = f"hiprobe-{uuid4().hex}", _Once(on_progress)
 
         def on_event(event: tuple[float, dict[str, Any]]) -> None:
             if "note" in event[1]:
                 self._on_note(event[1]["note"])
             else:
-                on_progress(Progress(**event[1]["progress"]))
+                steps.add(Progress(**event[1]["progress"]))
 
         self._client.subscribe_topic(run, on_event)
-        with cluster_worker.marked(self._config.store, run):
-            futures = {
-                submit(self._client, cluster_worker.extract_video, self._config, job, run): job
-                for job in jobs
-            }
-            try:
-                for future in as_they_end(self._client, futures):
-                    if isinstance(future.exception(), KilledWorker):
-                        _record_killer(writer, futures[future], on_progress)
-                    elif (outcome := result_of(self._client, future)) is not None:
-                        # As a result and not as an event: events may get lost or come too late.
-                        on_progress(outcome)
-                    future.release()
-            finally:
-                if self._client.status == "running":
-                    # A user's own cluster lives on: after Ctrl-C it must not go on with our videos.
-                    self._client.cancel(list(futures), force=True)
-                    self._client.unsubscribe_topic(run)
+        try:
+            with cluster_worker.marked(self._config.store, run):
+                num_workers = len(self._client.scheduler_info(n_workers=-1)["workers"])
+                suspects = self._extract(run, groups(jobs, num_workers), steps)
+                # The workers' journals: they have committed what they could.
+                writer.refresh()
+                for job in suspects:
+                    if (outcome := cluster_worker.committed(writer, job)) is not None:
+                        steps.add(outcome)
+                    # One after the other: Dask suspects also what waits for the worker that dies.
+                    elif self._extract(run, [[job]], steps):
+                        _record_killer(writer, job, steps.add)
+        finally:
+            if self._client.status == "running":
+                self._client.unsubscribe_topic(run)
+
+    def _extract(self, run: str, tasks: Sequence[Sequence[Job]], steps: _Once) -> list[Job]:
+        """Give groups to workers; return the videos of those whose workers died several times."""
+        suspects: list[Job] = []
+        futures = {
+            submit(self._client, cluster_worker.extract_group, self._config, jobs, run): jobs
+            for jobs in tasks
+        }
+        try:
+            for future in as_they_end(self._client, futures):
+                if isinstance(future.exception(), KilledWorker):
+                    suspects += futures[future]
+                else:
+                    # Not only as events: these may get lost or come too late.
+                    for outcome in result_of(self._client, future):
+                        steps.add(outcome)
+                future.release()
+        finally:
+            if self._client.status == "running":
+                # A user's own cluster lives on: after Ctrl-C it must not go on with our videos.
+                self._client.cancel(list(futures), force=True)
+        return suspects
 
     def recompute(self, num_segments: int, seed: int) -> dict[str, Any]:
         """Make a parity certificate on a worker."""
@@ -102,6 +122,24 @@ class Cluster:
     def _call(self, function: Any, *arguments: Any) -> Any:
         """Call a function on some worker."""
         return wait_for(self._client, submit(self._client, function, *arguments))
+
+
+class _Once:
+    """Steps come as events, ends also as results, from two threads: counts nothing twice."""
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self._on_progress, self._lock = on_progress, Lock()
+        self._ended: set[str] = set()
+
+    def add(self, step: Progress) -> None:
+        """Pass on what is new in a step."""
+        with self._lock:
+            if step.video_id in self._ended:
+                # The end has told how many segments there were.
+                return
+            if step.outcome:
+                self._ended.add(step.video_id)
+            self._on_progress(step)
 
 
 def _absolute(config: ExtractConfig) -> ExtractConfig:

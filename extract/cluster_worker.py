@@ -1,11 +1,11 @@
-"""What the workers of a Dask cluster do; each loads the model once, and one video at a time."""
+"""What the workers of a Dask cluster do; a model each, and a few videos at a time."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import lru_cache
@@ -21,7 +21,7 @@ from hiprobe.extract.config import BackboneConfig, ExtractConfig
 from hiprobe.extract.devices import GpuError, claim_device, describe_device, gpu_errors
 from hiprobe.extract.extractor import extract_videos
 from hiprobe.extract.parity import recompute
-from hiprobe.extract.plan import Job
+from hiprobe.extract.plan import Job, job_of
 from hiprobe.extract.recipe import compare_with_model
 from hiprobe.extract.tally import Progress
 from hiprobe.store import PENDING, BlockWriter, ModelError, StoreError
@@ -50,17 +50,21 @@ def recompute_segments(
         return recompute(path, _backbone(config), num_segments, seed)
 
 
-def extract_video(config: ExtractConfig, job: Job, run: str) -> Progress | None:
-    """Extract one video, from its first block that nobody has committed on; say how it ended.
-
-    Steps in between are sent as events, for whoever is still listening.
+def extract_group(config: ExtractConfig, jobs: Sequence[Job], run: str) -> list[Progress]:
+    """Extract videos, each from its first block that nobody has committed on.
 
     Parameters
     ----------
     config : ExtractConfig
-    job : Job
+    jobs : sequence of Job
     run : str
-        Name of the run that it belongs to: the topic of its events, and its mark on the store.
+        Name of the run that they belong to: the topic of its events, and its mark on the store.
+
+    Returns
+    -------
+    list of Progress
+        How each video has ended, here or with a worker that had them before. Steps in between and
+        ends are sent as events too, for whoever is still listening.
 
     Raises
     ------
@@ -72,17 +76,32 @@ def extract_video(config: ExtractConfig, job: Job, run: str) -> Progress | None:
     with _ONE_AT_A_TIME:
         _check_mark(config.store, run)
         writer, backbone = _writer(config.store, run), _backbone(config.backbone)
-        # Dask gives a lost task to somebody else: most of the video, or all, may be on the disk.
+        # Dask gives a lost task to somebody else: most of its videos may be on the disk.
         writer.refresh()
-        if writer.index.status(job.video) != PENDING:
-            return None
+        outcomes = [end for job in jobs if (end := committed(writer, job)) is not None]
+        left = [
+            job_of(writer, job.video, job.record)
+            for job in jobs
+            if writer.index.status(job.video) == PENDING
+        ]
+        if not left:
+            return outcomes
         _check_alike(writer, backbone)
         _introduce(run, str(backbone.device))
         try:
-            return _extract(writer, backbone, config, job, run)
+            return outcomes + _extract(writer, backbone, config, left, run)
         except GpuError as error:
             _start_anew(run, str(error))
             raise
+
+
+def committed(writer: BlockWriter, job: Job) -> Progress | None:
+    """Say how a video has ended, if it has."""
+    status = writer.index.status(job.video)
+    if status == PENDING:
+        return None
+    reason = writer.index.error(job.video)
+    return Progress(job.record.video_id, outcome=status, reason=reason)
 
 
 @contextmanager
@@ -111,29 +130,38 @@ def _check_mark(path: Path, run: str) -> None:
 
 
 def _extract(
-    writer: BlockWriter, backbone: Backbone, config: ExtractConfig, job: Job, run: str
-) -> Progress:
+    writer: BlockWriter,
+    backbone: Backbone,
+    config: ExtractConfig,
+    jobs: Sequence[Job],
+    run: str,
+) -> list[Progress]:
     worker, outcomes = get_worker(), []
 
     def report(progress: Progress) -> None:
-        # Of a run that was stopped: the next one may have given the video to somebody else.
+        # Of a run that was stopped: the next one may have given the videos to somebody else.
         _check_mark(config.store, run)
         if progress.outcome:
             outcomes.append(progress)
-        else:
-            worker.log_event(run, {"progress": asdict(progress)})
+        worker.log_event(run, {"progress": asdict(progress)})
 
     extract_videos(
         writer,
         backbone,
-        [replace(job, first_block=writer.index.committed(job.video))],
+        jobs,
         segment_frames=config.segment_frames,
         keyframes=config.keyframes,
-        batch_size=BatchSize(config.batch_size, backbone.device),
-        num_readers=1,  # there is one video
+        batch_size=_batch_size(run, config.batch_size, str(backbone.device)),
+        num_readers=config.num_readers,
         on_progress=report,
     )
-    return outcomes[-1]
+    return outcomes
+
+
+@lru_cache(maxsize=1)
+def _batch_size(run: str, size: int | None, device: str) -> BatchSize:
+    """Keep, once a run, what its groups of videos have taught."""
+    return BatchSize(size, torch.device(device))
 
 
 @lru_cache(maxsize=1)

@@ -105,7 +105,7 @@ def _time_model(
 ) -> list[float]:
     """Seconds per segment of a batch, each time it is run but the first."""
     ranges = segment_ranges(info.num_frames, config.segment_frames)
-    size = BatchSize(config.batch_size, backbone.device).size
+    size = BatchSize(config.batch_size, backbone.device).segments_for((info.height, info.width))
     segments = list(SegmentReader(record.path, ranges[:size], config.keyframes))
     if not segments:
         return []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -14,6 +14,7 @@ from hiprobe.store import (
     FAILED,
     PENDING,
     REPLACED,
+    BlockWriter,
     FileIdentity,
     ManifestError,
     PlannedVideo,
@@ -22,6 +23,9 @@ from hiprobe.store import (
     VideoRecord,
     read_manifest,
 )
+
+# What a worker of a cluster is given at a time: a part of its share, and not too many videos.
+GROUPS_PER_WORKER, GROUP_VIDEOS = 4, 16
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Job:
     fps : float
     first_block : int
         Blocks before it are committed already.
+    num_segments : int
+        Left to do.
     """
 
     video: int
@@ -45,6 +51,7 @@ class Job:
     num_frames: int
     fps: float
     first_block: int
+    num_segments: int
 
 
 def read_records(config: ExtractConfig) -> list[VideoRecord]:
@@ -133,14 +140,60 @@ def jobs_left(
 ) -> tuple[list[Job], int]:
     """List what is left to do, with the number of segments in it."""
     index, positions = writer.index, writer.index.positions()
-    jobs, num_segments = [], 0
+    jobs: list[Job] = []
     for record in records:
         video = positions[record.video_id]
         if index.status(video) != PENDING:
             continue
-        first_block = index.committed(video)
-        num_segments += index.num_segments(video) - first_block * writer.row_block
-        jobs.append(Job(video, record, index.num_frames(video), index.fps(video), first_block))
+        jobs.append(job_of(writer, video, record))
         if len(jobs) == limit:
             break
-    return jobs, num_segments
+    return jobs, sum(job.num_segments for job in jobs)
+
+
+def job_of(writer: BlockWriter, video: int, record: VideoRecord) -> Job:
+    """What is left to do of a video."""
+    index, first_block = writer.index, writer.index.committed(video)
+    left = index.num_segments(video) - first_block * writer.row_block
+    return Job(video, record, index.num_frames(video), index.fps(video), first_block, left)
+
+
+def groups(jobs: Sequence[Job], num_workers: int) -> list[list[Job]]:
+    """Part jobs into what a worker of a cluster is given at a time, in their order.
+
+    So many that workers share evenly, however long the videos are; of so many videos that decoding
+    overlaps with the model inside a worker.
+    """
+    num_segments = sum(job.num_segments for job in jobs)
+    share = num_segments / (GROUPS_PER_WORKER * max(1, num_workers))
+    found: list[list[Job]] = []
+    room = 0.0
+    for job in jobs:
+        # Half of a video may be too many: that keeps the shares even on the average.
+        if found and job.num_segments / 2 <= room and len(found[-1]) < GROUP_VIDEOS:
+            found[-1].append(job)
+        else:
+            found.append([job])
+            room = share
+        room -= job.num_segments
+    return found
+
+
+def packs(jobs: Iterable[Job], row_block: int, max_segments: int) -> list[list[Job]]:
+    """Part jobs into what one reader reads at a time, in their order.
+
+    A pack is consecutive short videos, each of one block of the store's, with `max_segments`
+    segments together; their segments may share batches. A longer video, also one whose end is all
+    that is left, is a pack of its own.
+    """
+    found: list[list[Job]] = []
+    room = 0
+    for job in jobs:
+        is_short = not job.first_block and job.num_segments <= row_block
+        if is_short and job.num_segments <= room:
+            found[-1].append(job)
+        else:
+            found.append([job])
+            room = max_segments if is_short else 0
+        room -= job.num_segments
+    return found

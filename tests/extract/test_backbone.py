@@ -84,9 +84,12 @@ def test_some_layers_equal_those_of_all_layers(checkpoints, make_video):
     folder = str(checkpoints["qwen2_5_vl"])
     every = Backbone(BackboneConfig(folder, device="cpu"))
     some = Backbone(BackboneConfig(folder, layers=(0, 3, 8), device="cpu"))
-    np.testing.assert_array_equal(
+    # Not to the last bit: the highest of them is computed at one position, not at all of them.
+    np.testing.assert_allclose(
         some.states(some.prepare(segments, fps)),
         every.states(every.prepare(segments, fps))[[0, 3, 8]],
+        rtol=0,
+        atol=1e-6,
     )
 
 

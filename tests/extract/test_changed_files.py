@@ -16,6 +16,7 @@ from hiprobe.extract.config import BackboneConfig, ExtractConfig
 from hiprobe.extract.dry_run import dry_run
 from hiprobe.extract.parity import certify
 from hiprobe.extract.pipeline import extract
+from hiprobe.extract.video import SegmentReader
 from hiprobe.extract.workplace import Here
 from hiprobe.store import DONE, FeatureStore, VideoRecord, write_manifest
 from hiprobe.store.verify import verify
@@ -164,14 +165,16 @@ def test_a_file_that_changes_between_the_plan_and_its_turn_is_left(job, make_vid
     assert [step.outcome for step in steps if step.video_id == "one"] == ["changed"]
 
 
-def test_a_file_that_changes_while_it_is_read_is_left_unfinished(job, make_video):
-    class Meanwhile(Backbone):
-        def prepare(self, segments, fps):
-            if len(segments) == 2:
-                make_video("one.mp4", 30, seed=2)
-            return super().prepare(segments, fps)
+def test_a_file_that_changes_while_it_is_read_is_left_unfinished(job, make_video, monkeypatch):
+    read = SegmentReader.__iter__
 
-    summary = extract(job, workplace=Here(job, Meanwhile(job.backbone)))
+    def meanwhile(reader):
+        yield from read(reader)
+        if reader.num_decoded == 30:
+            make_video("one.mp4", 30, seed=2)
+
+    monkeypatch.setattr(SegmentReader, "__iter__", meanwhile)
+    summary = extract(job)
     assert list(summary.changed) == ["one"]
     assert FeatureStore.open(job.store).videos["status"].to_dict() == {
         "one": "pending",

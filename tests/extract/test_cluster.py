@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from dataclasses import replace
 
+import dask
 import numpy as np
 import pytest
 from dask.distributed import Client, LocalCluster
@@ -107,6 +108,70 @@ def test_a_killed_workers_video_goes_to_another_one(job, whole, cluster, tmp_pat
     assert (summary.num_done, len(summary.failures)) == (10, 1)
     assert_equal(mine.store, whole)
     assert set(finished(mine.store).values()) == {1}
+
+
+KILL = """
+import os, signal
+from hiprobe.extract.video import SegmentReader
+
+# Dask runs a preload twice.
+read = SegmentReader.undisturbed = getattr(SegmentReader, "undisturbed", SegmentReader.__iter__)
+
+def deadly(reader):
+    if "killer" in str(reader._path):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read(reader)
+
+SegmentReader.__iter__ = deadly
+"""
+
+
+@pytest.fixture
+def clips(job, make_video, tmp_path):
+    """Twenty-four clips of two or three segments."""
+    records = [
+        VideoRecord(name, str(make_video(f"{name}.mp4", 48 + number % 3 * 12)), "train", "normal")
+        for number, name in enumerate([*(f"clip-{number:02d}" for number in range(23)), "killer"])
+    ]
+    records.insert(10, records.pop())
+    write_manifest(tmp_path / "clips.csv", records)
+    return replace(
+        job, manifest=tmp_path / "clips.csv", store=tmp_path / "clips.zarr", batch_size=8, parity=0
+    )
+
+
+def test_short_clips_go_in_groups_and_none_is_counted_twice(clips):
+    alone = replace(clips, store=clips.store.with_name("alone.zarr"), batch_size=1)
+    expected, seen = extract(alone), []
+    summary = extract(replace(clips, num_workers=2), seen.append)
+    assert (summary.num_done, summary.num_segments) == (24, expected.num_segments)
+    assert Counter(step.video_id for step in seen if step.outcome) == dict.fromkeys(
+        FeatureStore.open(clips.store).videos.index, 1
+    )
+    assert summary.run["num_segments"] == summary.num_segments
+    assert_equal(clips.store, FeatureStore.open(alone.store))
+
+
+def test_a_clip_that_kills_its_worker_fails_alone(clips, tmp_path):
+    alone = replace(clips, store=clips.store.with_name("alone.zarr"), batch_size=1)
+    extract(alone)
+    (tmp_path / "preload.py").write_text(KILL)
+    seen = []
+    settings = {
+        "distributed.worker.preload": [str(tmp_path / "preload.py")],
+        "distributed.scheduler.allowed-failures": 1,
+    }
+    with dask.config.set(settings):
+        summary = extract(replace(clips, num_workers=2), seen.append)
+    assert list(summary.failures) == ["killer"]
+    assert "the process that extracted it was ended several times" in summary.failures["killer"]
+    assert (summary.num_done, summary.num_pending) == (23, 0)
+    assert set(finished(clips.store).values()) == {1}
+    assert Counter(step.outcome for step in seen if step.outcome) == {"done": 23, "failed": 1}
+    store, expected = FeatureStore.open(clips.store), FeatureStore.open(alone.store)
+    for video_id in store.videos.index[store.videos["status"] == "done"]:
+        states = store.video(video_id)
+        np.testing.assert_allclose(states, expected.video(video_id), rtol=0, atol=1e-5)
 
 
 def test_an_address_without_a_scheduler_is_one_clear_message(job, tmp_path):

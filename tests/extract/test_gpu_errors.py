@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import dask
 import numpy as np
@@ -51,7 +52,7 @@ def job(tmp_path, make_video):
 
 def run(job, *, at, times):
     command = ["extract", "m.csv", "s.zarr", "--model", "model", "--device", "cpu", "--parity", "0"]
-    command += ["--readers", "1"]  # one video after the other
+    command += ["--readers", "1", "--batch-size", "3"]  # a pass a video, one after the other
     code = FAIL.format(folder=str(job.store.parent), at=at, times=times)
     code += f"import sys\nsys.argv[1:] = {command!r}\nfrom hiprobe.cli.main import main\nmain()\n"
     return subprocess.run(
@@ -84,7 +85,7 @@ def test_in_a_cluster_the_worker_starts_anew_and_the_others_go_on(job, tmp_path)
     notes = []
     with dask.config.set({"distributed.worker.preload": [str(tmp_path / "preload.py")]}):
         summary = extract(
-            ExtractConfig(job.manifest, job.store, job.backbone, num_workers=2, parity=0),
+            replace(job, num_workers=2, batch_size=3),
             on_note=notes.append,
         )
     assert (summary.num_done, summary.failures) == (4, {})

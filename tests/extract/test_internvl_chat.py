@@ -15,10 +15,10 @@ from hiprobe.extract import internvl_chat
 from hiprobe.extract.backbone import (
     Backbone,
     BackboneConfig,
-    FirstTokenTap,
     chat_text,
     process_segments,
 )
+from hiprobe.extract.first_token import FirstTokenTap
 from hiprobe.extract.generation import Describer
 from hiprobe.extract.internvl_chat import is_internvl_chat, load_internvl_chat
 from hiprobe.extract.video import Segment, SegmentReader

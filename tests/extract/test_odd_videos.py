@@ -65,7 +65,8 @@ def read(path: Path) -> Reading:
     for segment in reader:
         shown.append([read_number(keyframe) for keyframe in segment.keyframes])
         sizes.add(segment.keyframes.shape)
-    job = Job(0, VideoRecord(path.name, str(path), "test", "normal"), info.num_frames, info.fps, 0)
+    record = VideoRecord(path.name, str(path), "test", "normal")
+    job = Job(0, record, info.num_frames, info.fps, 0, len(ranges))
     return Reading(shown, sizes, reader.num_decoded, check_length(job, reader))
 
 
@@ -177,4 +178,5 @@ def test_a_bad_video_is_listed_with_its_reason(odd_videos, store, name):
 def test_bad_videos_leave_the_good_ones_alone(odd_videos, store, run_over):
     undisturbed = run_over([odd_videos[name] for name in GOOD])
     for name in GOOD:
-        np.testing.assert_array_equal(store.video(name), undisturbed.video(name))
+        # Not to the last bit: short videos have other neighbours in their batches.
+        np.testing.assert_allclose(store.video(name), undisturbed.video(name), rtol=0, atol=1e-5)

@@ -231,7 +231,8 @@ def test_the_parts_of_several_ranks_merge_to_the_whole(job):
     assert merge(merged, parts) == 3  # nothing left to do
     whole, joined = FeatureStore.open(job.store), FeatureStore.open(merged)
     for video_id in ("short", "long", "middle"):
-        np.testing.assert_array_equal(joined.video(video_id), whole.video(video_id))
+        # Not to the last bit: the ranks' short videos have other neighbours in their batches.
+        np.testing.assert_allclose(joined.video(video_id), whole.video(video_id), rtol=0, atol=1e-5)
         assert joined.videos.loc[video_id].equals(whole.videos.loc[video_id])
     assert verify(merged).problems == []
     with pytest.raises(StoreError, match="is in both"):
@@ -344,7 +345,10 @@ def test_lower_layers_are_the_same_without_the_higher_ones(job):
     extract(some)
     whole, part = FeatureStore.open(job.store), FeatureStore.open(some.store)
     assert part.layers == [0, 2, 5]
-    np.testing.assert_array_equal(part.video("middle"), whole.video("middle")[[0, 2, 5]])
+    # Not to the last bit: the highest layer is computed at the last position alone.
+    np.testing.assert_allclose(
+        part.video("middle"), whole.video("middle")[[0, 2, 5]], rtol=0, atol=1e-5
+    )
     assert len(Backbone(some.backbone)._model.language_model.layers) == 5
 
 
