@@ -172,17 +172,17 @@ def out_of_memory(place: Place) -> Found:
 def _watched(backbone: Backbone) -> list[int]:
     """Note the sizes of the batches that fit; without a GPU, a large one does not."""
     sizes: list[int] = []
-    states = backbone.states
+    launch = backbone.launch
 
     def watched(inputs: dict[str, torch.Tensor]) -> Any:
         size = len(inputs["input_ids"])
         if backbone.device.type != "cuda" and size > MANY // 2:
             raise torch.OutOfMemoryError("a rehearsal")
-        found = states(inputs)
+        launched = launch(inputs)
         sizes.append(size)
-        return found
+        return launched
 
-    backbone.states = watched  # type: ignore[method-assign]
+    backbone.launch = watched  # type: ignore[method-assign]
     return sizes
 
 

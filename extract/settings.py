@@ -83,17 +83,17 @@ def check_settings(config: ExtractConfig) -> None:
     model = {"load_in": backbone.load_in, "compile": backbone.compile}
     model |= {} if backbone.dtype == "auto" else {"dtype": backbone.dtype}
     model |= {} if backbone.attention == "auto" else {"attention": backbone.attention}
-    asked = {
+    stored, recorded = Provenance.of(attributes), attributes.get("model")
+    asked: dict[str, Any] = {
         "prompt": backbone.prompt,
         "fps_shown": backbone.fps_shown,
+        "frame_pixels": _asked_pixels(backbone, stored),
         "keyframes": config.keyframes,
         "segment_frames": segment_frames_attribute(config.segment_frames),
         "thumbnails": list(THUMBNAIL_SIZE) if config.thumbnails else None,
     }
     if backbone.layers is not None:
         asked["layers"] = list(backbone.layers)
-    stored, recorded = Provenance.of(attributes), attributes.get("model")
-    asked |= {"fps_shown": backbone.fps_shown, "frame_pixels": _asked_pixels(backbone, stored)}
     known = recorded if isinstance(recorded, dict) else {}
     refuse_other_settings(
         config.store, stored, Provenance.of({**attributes, **asked, "model": {**known, **model}})

@@ -48,12 +48,12 @@ def interrupt(job, num_batches):
     calls = 0
 
     class Disturbed(Backbone):
-        def states(self, inputs):
+        def launch(self, inputs):
             nonlocal calls
             calls += 1
             if calls > num_batches:
                 raise KeyboardInterrupt
-            return super().states(inputs)
+            return super().launch(inputs)
 
     with pytest.raises(KeyboardInterrupt):
         extract(job, workplace=Here(job, Disturbed(job.backbone)))
