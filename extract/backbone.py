@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from hiprobe.extract.chat_template import chat_text
+from hiprobe.extract.compiled import compile_blocks
 from hiprobe.extract.config import DEFAULT_PROMPT, BackboneConfig
 from hiprobe.extract.first_token import FirstTokenTap, cut_top_block
 from hiprobe.extract.frame_size import caps_pixels, frame_pixels, size_options
@@ -113,9 +114,7 @@ class Backbone:
         if config.load_in != "8bit":
             cut_top_block(decoder)
         if config.compile:
-            # Only the inside: the hooks stay outside of what is compiled.
-            for layer in decoder.layers:
-                layer.forward = torch.compile(layer.forward)
+            compile_blocks(model, decoder)
         self._text = prompt_text(config, processor)
         self._pixels = frame_pixels(config, processor)
 
