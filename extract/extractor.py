@@ -17,7 +17,7 @@ import numpy as np
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.batch_size import LARGEST_BATCH, BatchSize, launch_of_any_size
 from hiprobe.extract.batches import Batch, End, Part, read_batches
-from hiprobe.extract.devices import gpu_errors
+from hiprobe.extract.devices import GpuError, gpu_errors
 from hiprobe.extract.open_video import OpenVideo
 from hiprobe.extract.overlap import WriteBehind, read_ahead
 from hiprobe.extract.plan import Job, packs
@@ -69,11 +69,15 @@ def extract_videos(
         try:
             for item in clock.timed(items):
                 clock.report(model.take(item), on_progress)
-        finally:
-            # Also after Ctrl-C: the readers are stopped, and what is computed is kept, before the
-            # writer has its last blocks.
-            items.close()  # type: ignore[attr-defined]
             clock.report(model.finish(), on_progress)
+        except (GpuError, KeyboardInterrupt):
+            # What was launched before may be computed: keep it. Not after other errors, for the
+            # store may be somebody else's by now.
+            clock.report(model.finish(), on_progress)
+            raise
+        finally:
+            # Also after Ctrl-C: stops the readers before the writer has its last blocks.
+            items.close()  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
