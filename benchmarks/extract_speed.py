@@ -17,6 +17,9 @@ pixels: its windows one by one, as Transformers has it, over `hiprobe.extract.vi
 ``top_layer_one_token_speedup`` is the same model's forward pass with all positions in the highest
 wanted layer over that with one, for all layers; ``early_exit_…`` for layers up to a quarter.
 
+``cluster_over_single_process`` is a cluster's one worker over this process, on 200 clips of two
+segments, with the demo's model; both have loaded it.
+
 The ratios are medians over rounds. Peak memory is that of child processes which extract a
 short and an hour-long video.
 """
@@ -31,9 +34,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -42,23 +46,26 @@ from unittest import mock
 import av
 import numpy as np
 import torch
+from in_turns import seconds_in_turns
 from memory import peak_bytes
 from transformers import AutoModel, AutoModelForImageTextToText, Qwen2_5_VLConfig
 
 from hiprobe.demo.clips import plan_clips, write_clips
 from hiprobe.demo.model import TRAINED_MODEL, VOCABULARY, new_model, new_processor
 from hiprobe.extract.backbone import Backbone
+from hiprobe.extract.cluster import Cluster
 from hiprobe.extract.config import BackboneConfig, ExtractConfig
 from hiprobe.extract.pipeline import extract
 from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES, segment_ranges
 from hiprobe.extract.video import SegmentReader, inspect_video
 from hiprobe.extract.vision_windows import batch_windows
-from hiprobe.extract.workplace import Here
+from hiprobe.extract.workplace import Here, Workplace
 from hiprobe.store import VideoRecord, write_manifest
 
 BATCH_SIZE = 8
 ROUNDS = 3
 MAX_SEGMENTS = 72
+NUM_SHORT_CLIPS, SHORT_FRAMES = 200, 2 * SEGMENT_FRAMES
 REAL_VIDEOS = ("Burglary033_x264.mp4", "Explosion021_x264.mp4", "Normal_Videos_641_x264.mp4")
 LARGE_TEXT: dict[str, Any] = {
     "vocab_size": VOCABULARY,
@@ -108,7 +115,8 @@ class Footage:
         if not self.is_real:
             write_clips(plan_clips(4, seed=3), folder / "videos")
             paths = sorted((folder / "videos").rglob("*.mp4"))
-        self.paths = [_cut(path, folder) for path in paths]
+        num_frames = MAX_SEGMENTS * SEGMENT_FRAMES // len(paths)
+        self.paths = [_cut(path, folder / path.name, num_frames) for path in paths]
         self.infos = [inspect_video(path) for path in self.paths]
         self.num_segments = sum(-(-info.num_frames // SEGMENT_FRAMES) for info in self.infos)
         self.manifest = folder / "manifest.csv"
@@ -124,10 +132,8 @@ class Footage:
                 yield backbone.prepare(batch, info.fps)
 
 
-def _cut(path: Path, folder: Path) -> Path:
-    """Copy the first packets of a video, so that all together have `MAX_SEGMENTS` segments."""
-    out = folder / path.name
-    num_frames = MAX_SEGMENTS * SEGMENT_FRAMES // len(REAL_VIDEOS)
+def _cut(path: Path, out: Path, num_frames: int) -> Path:
+    """Copy the first packets of a video, one a frame."""
     with av.open(str(path)) as source, av.open(str(out), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
         for count, packet in enumerate(source.demux(source.streams.video[0])):
@@ -139,7 +145,7 @@ def _cut(path: Path, folder: Path) -> Path:
 
 
 def time_ways(model: Path, footage: Footage, folder: Path) -> dict[str, list[float]]:
-    """Seconds of each way, one a round; the first round warms up and does not count."""
+    """Seconds of each way, one a round."""
     backbone = Backbone(BackboneConfig(str(model), device="cpu"))
     whole = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
     bare = AutoModel.from_pretrained(model, dtype=torch.float32).eval()
@@ -177,15 +183,8 @@ def time_ways(model: Path, footage: Footage, folder: Path) -> dict[str, list[flo
             first = torch.stack([state[:, -1] for state in output.hidden_states])
             torch.save(first, states / f"batch-{number}.pt")
 
-    ways: list[Callable[[], None]] = [ours, bare_forward, usual_loop, full_outputs]
-    seconds: dict[str, list[float]] = {way.__name__: [] for way in ways}
-    for round_number in range(ROUNDS + 1):
-        for way in ways:
-            started = time.perf_counter()
-            way()
-            if round_number:
-                seconds[way.__name__].append(time.perf_counter() - started)
-    return seconds
+    ways = (ours, bare_forward, usual_loop, full_outputs)
+    return seconds_in_turns({way.__name__: way for way in ways}, ROUNDS)
 
 
 @torch.inference_mode()
@@ -199,14 +198,11 @@ def windows_speedup(model: Path) -> float:
         int(grid.prod(1).sum()), stock.visual.patch_embed.proj.weight[0].numel(),
         generator=torch.manual_seed(0),
     )  # fmt: skip
-    seconds: dict[Any, list[float]] = {stock: [], ours: []}
-    for round_number in range(ROUNDS + 1):
-        for tower, values in seconds.items():
-            started = time.perf_counter()
-            tower.visual(pixels, grid_thw=grid)
-            if round_number:
-                values.append(time.perf_counter() - started)
-    return statistics.median(seconds[stock]) / statistics.median(seconds[ours])
+    return _ratio(
+        partial(stock.visual, pixels, grid_thw=grid),
+        partial(ours.visual, pixels, grid_thw=grid),
+        ROUNDS,
+    )
 
 
 def top_layer_speedup(model: Path, footage: Footage, layers: tuple[int, ...] | None) -> float:
@@ -216,15 +212,42 @@ def top_layer_speedup(model: Path, footage: Footage, layers: tuple[int, ...] | N
     with mock.patch("hiprobe.extract.backbone.cut_top_block"):
         uncut = Backbone(config)
     ready = list(islice(footage.inputs(cut, BATCH_SIZE), 2))
-    seconds: dict[Backbone, list[float]] = {uncut: [], cut: []}
-    for round_number in range(2 * ROUNDS + 1):
-        for backbone, values in seconds.items():
-            started = time.perf_counter()
-            for inputs in ready:
-                backbone.states(inputs)
-            if round_number:
-                values.append(time.perf_counter() - started)
-    return statistics.median(seconds[uncut]) / statistics.median(seconds[cut])
+
+    def run(backbone: Backbone) -> None:
+        for inputs in ready:
+            backbone.states(inputs)
+
+    return _ratio(partial(run, uncut), partial(run, cut), 2 * ROUNDS)
+
+
+def cluster_over_single(folder: Path) -> float:
+    """Seconds of one worker of a cluster over those of this process, on many short clips."""
+    folder.mkdir()
+    write_clips(plan_clips(8, seed=4), folder / "whole")
+    whole = sorted((folder / "whole").rglob("*.mp4"))
+    clips = [
+        _cut(whole[number % len(whole)], folder / f"{number}.mp4", SHORT_FRAMES)
+        for number in range(NUM_SHORT_CLIPS)
+    ]
+    manifest, store = folder / "manifest.csv", folder / "store.zarr"
+    write_manifest(manifest, [VideoRecord(p.stem, str(p), "test", "normal") for p in clips])
+    config = ExtractConfig(
+        manifest, store, BackboneConfig(str(TRAINED_MODEL), device="cpu"),
+        batch_size=BATCH_SIZE, num_workers=1, parity=0,
+    )  # fmt: skip
+
+    def run(workplace: Workplace) -> None:
+        shutil.rmtree(store, ignore_errors=True)
+        assert extract(config, workplace=workplace).num_done == NUM_SHORT_CLIPS
+
+    with closing(Cluster(config)) as cluster:
+        return _ratio(partial(run, cluster), partial(run, Here(config)), ROUNDS)
+
+
+def _ratio(first: Callable[[], object], second: Callable[[], object], rounds: int) -> float:
+    """Median seconds of the first way over those of the second."""
+    seconds = seconds_in_turns({"first": first, "second": second}, rounds)
+    return statistics.median(seconds["first"]) / statistics.median(seconds["second"])
 
 
 def peak_memory(num_frames: int, folder: Path) -> int:
@@ -281,6 +304,7 @@ def main() -> None:
         ratios["top_layer_one_token_speedup"] = top_layer_speedup(large, footage, None)
         early = tuple(range(LARGE_TEXT["num_hidden_layers"] // 4 + 1))
         ratios["early_exit_top_layer_one_token_speedup"] = top_layer_speedup(large, footage, early)
+        ratios["cluster_over_single_process"] = cluster_over_single(folder / "clips")
         short, long = peak_memory(30 * 60, folder), peak_memory(30 * arguments.long_seconds, folder)
         print(
             f"peak memory: {short / 1e6:.0f} MB for a minute, {long / 1e6:.0f} MB for the long one"

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.full_size_models import SHAPES
+from benchmarks.in_turns import seconds_in_turns
 from hiprobe.demo.clips import plan_clips, write_clips
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.check import CheckConfig, check
@@ -171,17 +172,17 @@ def out_of_memory(place: Place) -> Found:
 def _watched(backbone: Backbone) -> list[int]:
     """Note the sizes of the batches that fit; without a GPU, a large one does not."""
     sizes: list[int] = []
-    states = backbone.states
+    launch = backbone.launch
 
     def watched(inputs: dict[str, torch.Tensor]) -> Any:
         size = len(inputs["input_ids"])
         if backbone.device.type != "cuda" and size > MANY // 2:
             raise torch.OutOfMemoryError("a rehearsal")
-        found = states(inputs)
+        launched = launch(inputs)
         sizes.append(size)
-        return found
+        return launched
 
-    backbone.states = watched  # type: ignore[method-assign]
+    backbone.launch = watched  # type: ignore[method-assign]
     return sizes
 
 
@@ -265,14 +266,8 @@ def _whole(record: VideoRecord) -> Sample:
 
 
 def _medians(rounds: int, *ways: Callable[[], None]) -> dict[str, float]:
-    """Seconds of each way, in turns; the first round warms up."""
-    seconds: dict[str, list[float]] = {way.__name__: [] for way in ways}
-    for number in range(rounds + 1):
-        for way in ways:
-            started = time.perf_counter()
-            way()
-            if number:
-                seconds[way.__name__].append(time.perf_counter() - started)
+    """Median seconds of each way."""
+    seconds = seconds_in_turns({way.__name__: way for way in ways}, rounds)
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 

@@ -55,8 +55,8 @@ def check(
     config = CheckConfig(backbone, tuple(videos or ()), manifest, segment_frames, keyframes)
     with status("checking") as on_step:
         report = check_model(config, on_step)
-    report.save(out)
     print_report(report)
+    report.save(out)
     say(f"{out}: written, after {report.seconds:.0f} s")
     if report.failed:
         raise HiProbeError(

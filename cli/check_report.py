@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from hiprobe.cli.output import say, size, terminal
+from hiprobe.cli.output import duration, say, size, terminal
 from hiprobe.store.errors import listing
 
 if TYPE_CHECKING:
@@ -129,9 +129,10 @@ def _print_projection(plan: dict[str, Any]) -> None:
         whose = f"of the manifest's {plan['num_videos']:,} videos"
     else:
         whose = "(an example; --manifest M.csv counts yours)"
+    time = duration(3600 * plan["hours"])
     say(
-        f"{plan['num_segments']:,} segments {whose}: {_duration(plan['hours'])} of the model on "
-        f"this device, at most {size(plan['max_bytes'])} of states"
+        f"{plan['num_segments']:,} segments {whose}: {time} of the model on this device, at most "
+        f"{size(plan['max_bytes'])} of states"
     )
     if plan["readers"] is not None:
         say(f"decoding and preparing keep up with the model with --readers {plan['readers']}")
@@ -154,10 +155,3 @@ def _print_sizes(sizes: list[dict[str, Any]]) -> None:
         num_segments = sum(one["num_segments"] for one in rest)
         table.add_row(f"{len(rest)} more", f"{num_videos:,}", f"{num_segments:,}")
     terminal().print(table)
-
-
-def _duration(hours: float) -> str:
-    """Write a time with two digits, in the unit that it takes."""
-    if hours < 1 / 60:
-        return f"{3600 * hours:.2g} seconds"
-    return f"{60 * hours:.2g} minutes" if hours < 1 else f"{hours:.3g} hours"

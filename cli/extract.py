@@ -45,7 +45,7 @@ def extract(
     attention: options.Attention = "auto",
     load_in: options.LoadIn = "full",
     compile_layers: Annotated[
-        bool, typer.Option("--compile", help="Compile the decoder layers with torch.compile.")
+        bool, typer.Option("--compile", help="torch.compile the decoder and the vision tower.")
     ] = False,
     readers: Annotated[
         int, typer.Option(min=1, help="Decode ahead of the model with so many threads.")

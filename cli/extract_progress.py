@@ -25,7 +25,7 @@ from rich.progress import (
 from rich.table import Column, Table
 from rich.text import Text
 
-from hiprobe.cli.output import say, say_parity, size, terminal
+from hiprobe.cli.output import duration, say, say_parity, size, terminal
 from hiprobe.extract import pipeline
 from hiprobe.extract.changed_files import CHANGED
 from hiprobe.extract.config import ExtractConfig
@@ -140,11 +140,12 @@ def run_with_progress(config: ExtractConfig, log_json: Path | None) -> ExtractSu
             on_note(f"{error}\nStarting anew, with the same command.")
             return _start_anew()
         except KeyboardInterrupt:
-            display.say(
-                f"{config.store}: keeps the {tally.outcomes[DONE]} videos that this run has "
-                "finished, and the whole blocks of those begun.",
-                "yellow",
-            )
+            if tally.num_segments is not None:
+                display.say(
+                    f"{config.store}: keeps the {tally.outcomes[DONE]} videos that this run has "
+                    "finished, and the whole blocks of those begun.",
+                    "yellow",
+                )
             raise
         log("end", **asdict(summary))
         return summary
@@ -183,13 +184,17 @@ def _display(tally: Tally) -> Iterator[_Display]:
     finally:
         stop.set()
         thread.join()
-        lines.say(_line(tally))
+        # Where it has not come so far, an error says why.
+        if tally.num_segments is not None:
+            lines.say(_line(tally))
 
 
 def _line(tally: Tally) -> str:
     """Say where a run is, in a line of a log."""
     if tally.num_segments is None:
         return "loading the model, opening the videos"
+    if not tally.num_videos:
+        return "nothing is left to do"
     parts = [
         f"{tally.num_ended:,}/{tally.num_videos:,} videos",
         f"{tally.segments_done:,}/{tally.num_segments:,} segments",
@@ -249,16 +254,19 @@ def print_dry_run(config: ExtractConfig) -> None:
     with terminal(stderr=True).status("opening the videos, timing the model"):
         plan = dry_run(config)
     _print_failures(plan.failures)
+    if not plan.num_videos:
+        say(f"{config.store}: nothing is left to do of {config.manifest}")
+        return
     least, most = plan.seconds_range
-    hours = [timedelta(seconds=round(plan.num_segments * one)) for one in (least, most)]
+    whole = [duration(plan.num_segments * one) for one in (least, most)]
     table = Table(title=f"Dry run: {config.manifest} → {config.store}", show_header=False)
     table.add_row("videos left", f"{plan.num_videos:,} ({len(plan.failures)} cannot be opened)")
     table.add_row("segments", f"{plan.num_segments:,}")
-    table.add_row("video", f"{plan.video_seconds / 3600:.2f} hours")
+    table.add_row("video", duration(plan.video_seconds))
     table.add_row("states on disk", f"at most {size(plan.max_bytes)}")
     table.add_row(
         "model",
-        f"{least:.2g} to {most:.2g} s a segment, in several batches: {hours[0]} to {hours[1]} in "
+        f"{least:.2g} to {most:.2g} s a segment, in several batches: {whole[0]} to {whole[1]} in "
         "all, with one worker",
     )
     terminal().print(table)

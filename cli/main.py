@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import io
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -101,8 +101,17 @@ def main() -> None:
         print(f"error: {where}{error.strerror or error}", file=sys.stderr)
         sys.exit(EXIT_USER_ERROR)
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on where it was", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        _interrupted()
+    except SystemExit as end:
+        # Typer takes the interrupt itself, and says nothing.
+        if end.code == EXIT_INTERRUPTED:
+            _interrupted()
+        raise
+
+
+def _interrupted() -> NoReturn:
+    print("interrupted: the same command goes on where it was", file=sys.stderr)
+    sys.exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Paths and ids are printed as they are: ``[red]`` in them is no markup, ``:fire:`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -46,6 +47,16 @@ def size(num_bytes: float) -> str:
     return f"{num_bytes:.0f} {units[0]}" if num_bytes >= 10 else f"{num_bytes:.2g} {units[0]}"
 
 
+def duration(seconds: float) -> str:
+    """Write a time with two digits, in the unit that it takes: 45 seconds, 1.2 hours."""
+    units = [("seconds", 60.0), ("minutes", 60.0), ("hours", 48.0), ("days", math.inf)]
+    for unit, in_next in units:
+        if seconds < in_next or unit == "days":
+            break
+        seconds /= 24 if unit == "hours" else in_next
+    return f"{seconds:.0f} {unit}" if seconds >= 10 else f"{seconds:.2g} {unit}"
+
+
 def warn(warnings: Iterable[str]) -> None:
     """Print warnings, a line each."""
     for warning in warnings:
@@ -59,11 +70,15 @@ def say_parity(certificate: dict[str, Any]) -> None:
     if not differences:
         say("parity: no segment could be computed again", style="yellow")
         return
+    num_segments = len(certificate["segments"])
+    if not any(differences.values()):
+        say(f"parity: {num_segments} segments computed again one by one are identical")
+        return
     layer = max(differences, key=differences.__getitem__)
     control = certificate.get("between_segments", {})
     beside = f"different segments {control[layer]:.1e}, " if control else ""
     say(
-        f"parity: {len(certificate['segments'])} segments computed again one by one differ by at "
+        f"parity: {num_segments} segments computed again one by one differ by at "
         f"most {differences[layer]:.1e} (relative L2, layer {layer}; "
         f"{beside}tolerance {certificate['tolerance']:.0e})"
     )

@@ -7,7 +7,7 @@ model's own processor and chat template as a video, and the states are taken by 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from hiprobe.extract.chat_template import chat_text
+from hiprobe.extract.compiled import compile_blocks
 from hiprobe.extract.config import DEFAULT_PROMPT, BackboneConfig
 from hiprobe.extract.first_token import FirstTokenTap, cut_top_block
 from hiprobe.extract.frame_size import caps_pixels, frame_pixels, size_options
@@ -116,11 +117,14 @@ class Backbone:
         if config.load_in != "8bit" and not self._further.needs_all_positions:
             cut_top_block(decoder)
         if config.compile:
-            # Only the inside: the hooks stay outside of what is compiled.
-            for layer in decoder.layers:
-                layer.forward = torch.compile(layer.forward)
+            compile_blocks(model, decoder)
         self._text = prompt_text(config, processor)
         self._pixels = frame_pixels(config, processor)
+
+    @property
+    def segment_bytes(self) -> int:
+        """Of a segment's states, as float32."""
+        return 4 * len(self.layers) * self.num_features
 
     @property
     def tokenizer(self) -> Any:
@@ -149,7 +153,7 @@ class Backbone:
         )
         # Cast here, in a reader's thread: the thread that runs the model has no time for it.
         return {
-            name: value.to(self._model.dtype) if "pixel_values" in name else value
+            name: self._pinned(value.to(self._model.dtype) if "pixel_values" in name else value)
             for name, value in batch.items()
             if isinstance(value, torch.Tensor)
         }
@@ -168,7 +172,6 @@ class Backbone:
             name: values.float().cpu().numpy() for name, values in taken.items()
         }
 
-    @torch.inference_mode()
     def states(self, inputs: dict[str, torch.Tensor]) -> np.ndarray:
         """One forward pass: the last prompt position's state of every layer.
 
@@ -178,10 +181,38 @@ class Backbone:
             Equal to ``generate(max_new_tokens=1, output_hidden_states=True)``'s states of the
             first generated token.
         """
+        return self.launch(inputs)()
+
+    @torch.inference_mode()
+    def launch(self, inputs: dict[str, torch.Tensor]) -> Callable[[], np.ndarray]:
+        """Begin a forward pass; calling what is returned waits for its end and gives its `states`.
+
+        On a GPU the pass only has been queued then, and the next one may be queued behind it. All
+        memory that it takes has been asked for, so want of memory is raised here.
+        """
         # The bare model without cache: the answer is not wanted, only the state that would give it.
-        on_device = {name: value.to(self.device) for name, value in inputs.items()}
+        on_device = {
+            name: value.to(self.device, non_blocking=True) for name, value in inputs.items()
+        }
         self._model(**on_device, use_cache=False)
-        return self._tap.take().float().cpu().numpy()
+        states = self._tap.take().float().to("cpu", non_blocking=True)
+        if self.device.type != "cuda":
+            return states.numpy
+        copied = torch.cuda.Event()
+        copied.record(torch.cuda.current_stream(self.device))
+
+        def fetch() -> np.ndarray:
+            copied.synchronize()
+            return states.numpy()
+
+        return fetch
+
+    def _pinned(self, value: torch.Tensor) -> torch.Tensor:
+        """Where the GPU can copy it from while the processor does something else."""
+        try:
+            return value.pin_memory() if self.device.type == "cuda" else value
+        except RuntimeError:  # no more memory can be pinned: it is copied more slowly
+            return value
 
     def forget(self) -> None:
         """Free what a pass that ran out of memory has left."""

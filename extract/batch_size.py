@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -124,17 +125,18 @@ class BatchSize:
         self._left = min(self._left, tokens / 2)
 
 
-def states_of_any_size(
+def launch_of_any_size(
     backbone: Backbone,
     inputs: dict[str, torch.Tensor],
     num_segments: int,
     batch_size: BatchSize,
-) -> np.ndarray:
-    """Run the model; a batch that does not fit into memory is halved until it does.
+) -> Callable[[], np.ndarray]:
+    """Begin the model's pass; a batch that does not fit into memory is halved until it does.
 
     Returns
     -------
-    (layer, segment, feature) float32
+    callable
+        Waits for the end and gives (layer, segment, feature) float32.
 
     Raises
     ------
@@ -144,7 +146,7 @@ def states_of_any_size(
     tokens = inputs["input_ids"].numel()
     batch_size.begins()
     try:
-        states = backbone.states(inputs)
+        fetch = backbone.launch(inputs)
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -155,23 +157,21 @@ def states_of_any_size(
             ) from error
     else:
         batch_size.succeeded(tokens)
-        return states
+        return fetch
     # Outside of `except`: until there, the error's traceback keeps the failed pass's tensors alive.
     backbone.forget()
     batch_size.failed(tokens)
     half = num_segments // 2
-    return np.concatenate(
-        [
-            states_of_any_size(
-                backbone,
-                inputs_of_segments(inputs, num_segments, start, stop),
-                stop - start,
-                batch_size,
-            )
-            for start, stop in ((0, half), (half, num_segments))
-        ],
-        axis=1,
-    )
+    halves = [
+        launch_of_any_size(
+            backbone,
+            inputs_of_segments(inputs, num_segments, start, stop),
+            stop - start,
+            batch_size,
+        )
+        for start, stop in ((0, half), (half, num_segments))
+    ]
+    return lambda: np.concatenate([fetch() for fetch in halves], axis=1)
 
 
 def inputs_of_segments(

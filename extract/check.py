@@ -169,8 +169,7 @@ def _measure(
     with report.step("batches can be timed"):
         on_step("batches of " + ", ".join(map(str, config.batch_sizes)))
         report.batches = time_sizes(backbone, samples, shares, config.batch_sizes)
-        segment_bytes = 4 * len(backbone.layers) * backbone.num_features
-        report.projection = project(samples, shares, report.batches, segment_bytes)
+        report.projection = project(samples, shares, report.batches, backbone.segment_bytes)
         for row in report.batches:
             if row["batch_size"] == min(config.batch_sizes) and not row["fits"]:
                 text = (f"not even one of {row['width']}×{row['height']}: fewer --keyframes, "

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from hiprobe.extract.backbone import Backbone
-from hiprobe.extract.batch_size import BatchSize, states_of_any_size
+from hiprobe.extract.batch_size import BatchSize, launch_of_any_size
 from hiprobe.extract.check_inputs import Sample
 from hiprobe.extract.state_distances import TINY, distances_between, relative_l2
 
@@ -111,7 +111,7 @@ def states_of(backbone: Backbone, samples: Sequence[Sample], *, together: bool) 
             batch = sample.segments[start : start + step]
             inputs, size = backbone.prepare(batch, sample.info.fps), len(batch)
             limit = BatchSize(size, backbone.device)
-            parts.append(states_of_any_size(backbone, inputs, size, limit))
+            parts.append(launch_of_any_size(backbone, inputs, size, limit)())
     return np.concatenate(parts, axis=1)
 
 

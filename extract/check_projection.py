@@ -119,7 +119,7 @@ def time_sizes(
     rows: dict[int, list[dict[str, Any]]] = {}
     for sample in wanted:
         if (count := num_tokens(backbone, sample)) not in rows:
-            rows[count] = time_batches(backbone, sample, batch_sizes)
+            rows[count] = time_batches(backbone, sample, count, batch_sizes)
     return [row for count in sorted(rows) for row in rows[count]]
 
 

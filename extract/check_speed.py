@@ -17,7 +17,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from hiprobe.extract.backbone import Backbone
-from hiprobe.extract.check_inputs import Sample, num_tokens
+from hiprobe.extract.check_inputs import Sample
 from hiprobe.extract.devices import driver_version, is_out_of_memory, visible_gpus
 
 # The profiler's own log; without a GPU it complains of that.
@@ -100,8 +100,19 @@ def _kernel_times(
     return times, num_calls
 
 
-def time_batches(backbone: Backbone, sample: Sample, sizes: Sequence[int]) -> list[dict[str, Any]]:
+def time_batches(
+    backbone: Backbone, sample: Sample, num_tokens: int, sizes: Sequence[int]
+) -> list[dict[str, Any]]:
     """Time passes of growing batches, until one does not fit.
+
+    Parameters
+    ----------
+    backbone : Backbone
+    sample : Sample
+    num_tokens : int
+        Of one of its segments, from `check_inputs.num_tokens`.
+    sizes : sequence of int
+        Ascending.
 
     Returns
     -------
@@ -113,7 +124,7 @@ def time_batches(backbone: Backbone, sample: Sample, sizes: Sequence[int]) -> li
     """
     info, rows = sample.info, list[dict[str, Any]]()
     seen = {"width": info.width, "height": info.height,
-            "tokens_per_segment": num_tokens(backbone, sample)}  # fmt: skip
+            "tokens_per_segment": num_tokens}  # fmt: skip
     for size in sizes:
         row = {**seen, "batch_size": size}
         try:

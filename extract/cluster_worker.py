@@ -78,11 +78,12 @@ def extract_group(config: ExtractConfig, jobs: Sequence[Job], run: str) -> list[
         writer, backbone = _writer(config.store, run), _backbone(config.backbone)
         # Dask gives a lost task to somebody else: most of its videos may be on the disk.
         writer.refresh()
-        outcomes = [end for job in jobs if (end := committed(writer, job)) is not None]
+        ends = [committed(writer, job) for job in jobs]
+        outcomes = [end for end in ends if end is not None]
         left = [
             job_of(writer, job.video, job.record)
-            for job in jobs
-            if writer.index.status(job.video) == PENDING
+            for job, end in zip(jobs, ends, strict=True)
+            if end is None
         ]
         if not left:
             return outcomes

@@ -37,7 +37,7 @@ class BackboneConfig:
     load_in : {'full', '8bit', '4bit'}
         Weights quantised by bitsandbytes; needs a CUDA GPU.
     compile : bool
-        ``torch.compile`` each decoder layer.
+        ``torch.compile`` each decoder layer and each block of the vision tower.
     min_pixels, max_pixels : int or None
         Range of a frame's pixels, for Qwen's processors. None: 128 and 768 tokens' worth, as Qwen's
         utilities have it, unless the checkpoint's own range ends below; `OWN_PIXELS`: its own.

@@ -15,7 +15,7 @@ from hiprobe.extract.recipe import gone_on_with
 from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.settings import check_settings, is_store
 from hiprobe.extract.video import SegmentReader, VideoInfo, inspect_video
-from hiprobe.store import PENDING, VideoError, VideoRecord
+from hiprobe.store import FAILED, PENDING, REPLACED, VideoError, VideoRecord
 from hiprobe.store.opened import OpenedStore
 
 TIMED_PASSES = 2  # of a batch
@@ -58,7 +58,8 @@ def dry_run(config: ExtractConfig) -> DryRun:
     failures: dict[str, str] = {}
     if is_store(config.store):
         index = OpenedStore(config.store).index
-        done = {name for name, at in index.positions().items() if index.status(at) != PENDING}
+        again = (PENDING, REPLACED, *((FAILED,) if config.retry_failed else ()))
+        done = {name for name, at in index.positions().items() if index.status(at) not in again}
         changed = find_changed(index, select(records, config))
         if config.replace_changed:
             done -= changed.keys()
@@ -85,7 +86,7 @@ def dry_run(config: ExtractConfig) -> DryRun:
         len(readable),
         num_segments,
         video_seconds,
-        4 * len(backbone.layers) * backbone.num_features * num_segments,
+        backbone.segment_bytes * num_segments,
         median(times) if times else 0.0,
         failures,
         (min(times), max(times)) if times else (0.0, 0.0),

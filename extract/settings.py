@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hiprobe.extract.config import ExtractConfig
+from hiprobe.extract.config import OWN_PIXELS, BackboneConfig, ExtractConfig
 from hiprobe.extract.thumbnails import THUMBNAIL_SIZE
 from hiprobe.store import StoreError
 from hiprobe.store.opened import OpenedStore
@@ -52,6 +52,9 @@ def as_in_store(config: ExtractConfig, given: Collection[str]) -> ExtractConfig:
         "load_in": model.load_in if model.load_in in QUANTISATIONS else None,
         "compile": model.compile,
     }
+    if origin.frame_pixels is not None:
+        # Where one bound is given, the other one is the store's, not a default.
+        of_model |= dict(zip(("min_pixels", "max_pixels"), origin.frame_pixels, strict=True))
     return replace(
         config,
         backbone=replace(config.backbone, **_wanted(of_model, given)),
@@ -80,22 +83,32 @@ def check_settings(config: ExtractConfig) -> None:
     model = {"load_in": backbone.load_in, "compile": backbone.compile}
     model |= {} if backbone.dtype == "auto" else {"dtype": backbone.dtype}
     model |= {} if backbone.attention == "auto" else {"attention": backbone.attention}
-    asked = {
+    stored, recorded = Provenance.of(attributes), attributes.get("model")
+    asked: dict[str, Any] = {
         "prompt": backbone.prompt,
         "fps_shown": backbone.fps_shown,
+        "frame_pixels": _asked_pixels(backbone, stored),
         "keyframes": config.keyframes,
         "segment_frames": segment_frames_attribute(config.segment_frames),
         "thumbnails": list(THUMBNAIL_SIZE) if config.thumbnails else None,
     }
     if backbone.layers is not None:
         asked["layers"] = list(backbone.layers)
-    recorded = attributes.get("model")
     known = recorded if isinstance(recorded, dict) else {}
     refuse_other_settings(
-        config.store,
-        Provenance.of(attributes),
-        Provenance.of({**attributes, **asked, "model": {**known, **model}}),
+        config.store, stored, Provenance.of({**attributes, **asked, "model": {**known, **model}})
     )
+
+
+def _asked_pixels(backbone: BackboneConfig, stored: Provenance) -> list[int | None] | None:
+    """The frames' range as asked for; a bound that is not is taken to be the store's."""
+    asked = (backbone.min_pixels, backbone.max_pixels)
+    if OWN_PIXELS in asked:
+        return None
+    if asked == (None, None):
+        return None if stored.frame_pixels is None else list(stored.frame_pixels)
+    bounds = zip(asked, stored.frame_pixels or (None, None), strict=True)
+    return [wanted or recorded for wanted, recorded in bounds]
 
 
 def refuse_other_settings(path: Path, stored: Provenance, own: Provenance) -> None:

@@ -74,7 +74,7 @@ class Tally:
         self.segments_done, self.gpu_bytes = 0, 0
         self._seconds, self._waited = 0.0, dict.fromkeys(WAITS, 0.0)
         self._segments_of: Counter[str] = Counter()
-        self._started = time.monotonic()
+        self._started, self._ended = time.monotonic(), 0.0
         self._lock = Lock()
 
     def plan(self, num_videos: int, num_segments: int) -> None:
@@ -95,6 +95,8 @@ class Tally:
                 counted = max(counted, step.video_segments)
             self.segments_done += counted - self._segments_of[step.video_id]
             self._segments_of[step.video_id] = counted
+            if self.num_ended == self.num_videos:
+                self._ended = time.monotonic()
 
     @property
     def num_ended(self) -> int:
@@ -113,8 +115,8 @@ class Tally:
 
     @property
     def seconds(self) -> float:
-        """Since the plan."""
-        return time.monotonic() - self._started
+        """Since the plan, until the last video has ended: what follows is no extraction."""
+        return (self._ended or time.monotonic()) - self._started
 
     @property
     def segments_per_second(self) -> float:

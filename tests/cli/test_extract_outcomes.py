@@ -31,8 +31,9 @@ def run(job, *options):
 
 def test_states_that_are_not_the_models_are_exit_code_1_and_named(job):
     class Wrong(Backbone):
-        def states(self, inputs):
-            return super().states(inputs) * 1.01
+        def launch(self, inputs):
+            states = super().launch(inputs)() * 1.01
+            return lambda: states
 
     extract(ExtractConfig(job.manifest, job.store, job.backbone, limit=1, parity=0),
             workplace=Here(job, Wrong(job.backbone)))  # fmt: skip

@@ -2,12 +2,18 @@
 
 import json
 import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
 
 import pytest
 
-from hiprobe.cli.output import size
+from hiprobe.cli.output import duration, size
 from hiprobe.demo.model import build_random_model
-from hiprobe.store import FeatureStore, VideoRecord, write_manifest
+from hiprobe.store import FeatureStore, VideoRecord, read_manifest, write_manifest
 from hiprobe.store.merge import merge
 from tests.cli.test_cli import hiprobe
 
@@ -52,6 +58,87 @@ def test_a_rerun_takes_the_stores_settings_and_refuses_others_before_the_model(f
     told = json.loads(hiprobe("store", "info", "s.zarr", "--json", cwd=folder).stdout)
     assert told["provenance"]["keyframes"] == 4
     assert (told["num_done"], told["layers"]) == (2, [0, 1, 2, 3])
+
+
+def test_frames_shown_otherwise_are_refused_before_the_model_and_a_bound_is_the_stores(folder):
+    command = ["extract", "m.csv", "s.zarr", "--model", "model", "--device", "cpu", "--parity", "0"]
+    made = hiprobe(*command, "--split", "train", "--min-pixels", "4000", "--max-pixels", "8000",
+                   cwd=folder)  # fmt: skip
+    assert "1 videos done" in made.stdout, made.stderr
+    # The other bound is not the default's, but the store's.
+    again = hiprobe(*command, "--min-pixels", "4000", cwd=folder)
+    assert "2 videos done" in again.stdout, again.stderr
+    missing = [*command[:4], "nowhere", *command[5:]]
+    for options, line in (
+        (["--min-pixels", "5000"], "frame_pixels: store [4000, 8000], this run [5000, 8000]"),
+        (["--max-pixels", "0"], "frame_pixels: store [4000, 8000], this run None"),
+        (["--fps-shown", "4"], "fps_shown: store None, this run 4.0"),
+    ):
+        other = hiprobe(*missing, *options, cwd=folder)
+        assert other.returncode == 1
+        assert line in other.stderr
+        assert "nowhere" not in other.stderr
+        # Of where it was, nothing is said twice.
+        assert other.stderr.count("loading the model") == 1
+
+
+def test_layers_of_a_probe_that_are_not_the_stores_are_refused(folder):
+    command = ["extract", "m.csv", "s.zarr", "--model", "model", "--device", "cpu", "--parity", "0"]
+    first, second, _ = read_manifest(folder / "m.csv")
+    few = [
+        replace(record, video_id=f"{label}-{record.video_id}", split="train", label=label)
+        for label in ("normal", "anomalous")
+        for record in (first, second)
+    ]
+    write_manifest(folder / "m.csv", few)
+    assert hiprobe(*command, cwd=folder).returncode == 0
+    made = hiprobe("probe", "s.zarr", "probe.json", "--layer", "3", cwd=folder)
+    assert made.returncode == 0, made.stderr
+    other = hiprobe(*command[:4], "nowhere", "--layers-from", "probe.json", cwd=folder)
+    assert other.returncode == 1
+    assert "this run [3]" in other.stderr
+
+
+def test_a_dry_run_counts_what_is_tried_again_and_says_when_nothing_is_left(folder):
+    command = ["extract", "m.csv", "s.zarr", "--model", "model", "--device", "cpu", "--parity", "0"]
+    assert hiprobe(*command, cwd=folder).returncode == 3
+    nothing = hiprobe(*command, "--dry-run", cwd=folder)
+    assert "nothing is left to do of m.csv" in nothing.stdout
+    records = {one.video_id: one.path for one in read_manifest(folder / "m.csv")}
+    shutil.copy(records["a"], records["broken"])
+    left = hiprobe(*command, "--dry-run", "--retry-failed", cwd=folder)
+    assert re.search(r"videos left +│ 1 \(0 cannot be opened\)", left.stdout)
+
+
+def test_ctrl_c_says_what_is_kept_and_that_the_same_command_goes_on(folder, make_video):
+    records = [
+        VideoRecord(str(n), str(make_video(f"long-{n}.mp4", 24 * 40)), "train", "normal")
+        for n in range(8)
+    ]
+    write_manifest(folder / "m.csv", records)
+    command = [sys.executable, "-m", "hiprobe.cli", "extract", "m.csv", "s.zarr", "--model",
+               "model", "--device", "cpu", "--batch-size", "1", "--log-json", "log"]  # fmt: skip
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    log = folder / "log"
+    while not (log.exists() and '"outcome": "done"' in log.read_text()):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert re.search(r"s.zarr: keeps the \d videos that this run has finished", told)
+    assert told.endswith("interrupted: the same command goes on where it was\n")
+    assert "Traceback" not in told
+    assert hiprobe(*command[3:], cwd=folder).returncode == 0
+    assert len(FeatureStore.open(folder / "s.zarr").segments) == 8 * 40
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.5, "0.5 seconds"), (90, "1.5 minutes"), (3600 * 13, "13 hours"), (86400 * 3, "3 days")],
+)
+def test_times_have_two_digits(seconds, text):
+    assert duration(seconds) == text
 
 
 def test_the_version_is_said():

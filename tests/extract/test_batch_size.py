@@ -117,10 +117,10 @@ def test_a_run_fills_the_card(tmp_path, make_video, monkeypatch):
     card, seen = Card(), []
 
     class Watched(Backbone):
-        def states(self, inputs):
+        def launch(self, inputs):
             card.tokens = inputs["input_ids"].numel()
             seen.append(tuple(inputs["input_ids"].shape))
-            return super().states(inputs)
+            return super().launch(inputs)
 
     monkeypatch.setattr(
         "hiprobe.extract.workplace.BatchSize",

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import zarr
 
-from hiprobe.demo.model import build_random_model
 from hiprobe.extract import batches
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.config import BackboneConfig, ExtractConfig
@@ -21,11 +20,6 @@ from hiprobe.extract.workplace import Here
 from hiprobe.store import DONE, FeatureStore, VideoRecord, write_manifest
 from hiprobe.store.verify import verify
 from tests.conftest import forget_digests
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return build_random_model(tmp_path_factory.mktemp("model") / "qwen")
 
 
 @pytest.fixture
@@ -54,12 +48,12 @@ def interrupt(job, num_batches):
     calls = 0
 
     class Disturbed(Backbone):
-        def states(self, inputs):
+        def launch(self, inputs):
             nonlocal calls
             calls += 1
             if calls > num_batches:
                 raise KeyboardInterrupt
-            return super().states(inputs)
+            return super().launch(inputs)
 
     with pytest.raises(KeyboardInterrupt):
         extract(job, workplace=Here(job, Disturbed(job.backbone)))

@@ -86,13 +86,3 @@ def test_blocks_of_other_builds_stay_right(kind, layers):
         model(tokens, use_cache=False)
     expected = torch.stack([states[layer][:, -1] for layer in layers])
     torch.testing.assert_close(tap.take(), expected, rtol=0, atol=1e-5)
-
-
-@pytest.mark.slow
-def test_a_compiled_top_block_is_cut_too(checkpoints, make_video):
-    segments, fps = read(make_video(num_frames=54))
-    folder = checkpoints["qwen3_vl"]
-    backbone = Backbone(BackboneConfig(str(folder), layers=(1, 2), compile=True, device="cpu"))
-    inputs = backbone.prepare(segments, fps)
-    expected = generated_states(folder, inputs)[[1, 2]]
-    np.testing.assert_allclose(backbone.states(inputs), expected, rtol=0, atol=1e-5)

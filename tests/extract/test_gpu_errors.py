@@ -22,7 +22,7 @@ from pathlib import Path
 from hiprobe.extract.backbone import Backbone
 
 # Dask runs a preload twice.
-states = Backbone.undisturbed = getattr(Backbone, "undisturbed", Backbone.states)
+launch = Backbone.undisturbed = getattr(Backbone, "undisturbed", Backbone.launch)
 passes = []
 
 def failing(self, inputs):
@@ -33,10 +33,10 @@ def failing(self, inputs):
             (Path({folder!r}) / f"failed-{{marks}}").touch()
         failed.append(os.getpid())
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
-    return states(self, inputs)
+    return launch(self, inputs)
 
 failed = []
-Backbone.states = failing
+Backbone.launch = failing
 """
 
 

@@ -14,11 +14,6 @@ from hiprobe.store.subset import subset
 from tests.cli.test_cli import hiprobe
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return build_random_model(tmp_path_factory.mktemp("model") / "qwen")
-
-
 @pytest.fixture
 def narrow(tmp_path, make_video, model):
     """Four training videos, extracted with all layers; the manifest has two test videos more."""

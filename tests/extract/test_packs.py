@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from hiprobe.demo.model import build_random_model
 from hiprobe.extract import plan
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.config import BackboneConfig, ExtractConfig
@@ -17,11 +16,6 @@ from hiprobe.store import FeatureStore, VideoRecord, read_manifest, write_manife
 from hiprobe.store.verify import verify
 
 GUILTY_FPS = 10
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return build_random_model(tmp_path_factory.mktemp("model") / "qwen")
 
 
 @pytest.fixture
@@ -47,9 +41,10 @@ class Watched(Backbone):
         super().__init__(job.backbone)
         self.sizes, self._disturb = [], disturb
 
-    def states(self, inputs):
+    def launch(self, inputs):
         self.sizes.append(len(inputs["input_ids"]))
-        return self._disturb(inputs, super().states(inputs))
+        states = self._disturb(inputs, super().launch(inputs)())
+        return lambda: states
 
 
 def extracted(job, disturb=lambda inputs, states: states):
@@ -194,3 +189,28 @@ def test_a_video_that_the_processor_refuses_fails_alone(job):
     assert list(summary.failures) == ["guilty"]
     assert "the model's processor refuses its 96x64 frames: no such" in summary.failures["guilty"]
     assert_equal(FeatureStore.open(job.store), alone(job), ["a", "b", "c", "d"])
+
+
+def test_a_batch_is_launched_before_the_last_ones_states_are_fetched(job):
+    order = []
+
+    class Noted(Backbone):
+        def launch(self, inputs):
+            number = sum(what == "launch" for what, _ in order)
+            order.append(("launch", number))
+            fetch = super().launch(inputs)
+
+            def noted():
+                order.append(("fetch", number))
+                return fetch()
+
+            return noted
+
+    summary = extract(job, workplace=Here(job, Noted(job.backbone)))
+    assert (summary.num_done, verify(job.store).problems) == (5, [])
+    last = order[-1][1]
+    assert last > 1
+    ahead = [("launch", 0)]
+    for number in range(last):
+        ahead += [("launch", number + 1), ("fetch", number)]
+    assert order == [*ahead, ("fetch", last)]

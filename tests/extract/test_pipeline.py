@@ -38,11 +38,6 @@ from hiprobe.store.verify import verify
 from tests.conftest import forget_digests
 
 
-@pytest.fixture(scope="session")
-def model(tmp_path_factory):
-    return build_random_model(tmp_path_factory.mktemp("model") / "qwen")
-
-
 @pytest.fixture
 def job(tmp_path, make_video, model):
     """Three good videos, one much longer than a block, and four broken ones."""
@@ -71,8 +66,10 @@ def extract_with(job, states):
     """Extract here with the real model, whose passes are ``states(its own way, inputs)``."""
 
     class Disturbed(Backbone):
-        def states(self, inputs):
-            return states(super().states, inputs)
+        def launch(self, inputs):
+            own = super().launch
+            found = states(lambda inputs: own(inputs)(), inputs)
+            return lambda: found
 
     return extract(job, workplace=Here(job, Disturbed(job.backbone)))
 

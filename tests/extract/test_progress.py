@@ -7,17 +7,11 @@ import pytest
 
 from hiprobe.cli import extract_progress
 from hiprobe.cli.extract_progress import run_with_progress
-from hiprobe.demo.model import build_random_model
 from hiprobe.extract.config import BackboneConfig, ExtractConfig
 from hiprobe.extract.pipeline import extract
 from hiprobe.extract.tally import Progress, Tally
 from hiprobe.extract.video import SegmentReader
 from hiprobe.store import VideoRecord, write_manifest
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return build_random_model(tmp_path_factory.mktemp("model") / "qwen")
 
 
 @pytest.fixture
