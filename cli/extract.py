@@ -45,7 +45,10 @@ def extract(
     attention: options.Attention = "auto",
     load_in: options.LoadIn = "full",
     compile_layers: Annotated[
-        bool, typer.Option("--compile", help="torch.compile the decoder and the vision tower.")
+        bool,
+        typer.Option(
+            "--compile", help="Compile the decoder and the vision tower with torch.compile."
+        ),
     ] = False,
     readers: Annotated[
         int, typer.Option(min=1, help="Decode ahead of the model with so many threads.")

@@ -5,7 +5,6 @@ Paths and ids are printed as they are: ``[red]`` in them is no markup, ``:fire:`
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -44,17 +43,23 @@ def size(num_bytes: float) -> str:
     units = ["B", "kB", "MB", "GB", "TB", "PB"]
     while num_bytes >= 999.5 and len(units) > 1:
         num_bytes, units = num_bytes / 1000, units[1:]
-    return f"{num_bytes:.0f} {units[0]}" if num_bytes >= 10 else f"{num_bytes:.2g} {units[0]}"
+    return _two_digits(num_bytes, units[0])
+
+
+# The least seconds that are said in a unit, and its length.
+TIME_UNITS = (
+    (2 * 86400, 86400, "days"), (3600, 3600, "hours"), (60, 60, "minutes"), (0, 1, "seconds"),
+)  # fmt: skip
 
 
 def duration(seconds: float) -> str:
     """Write a time with two digits, in the unit that it takes: 45 seconds, 1.2 hours."""
-    units = [("seconds", 60.0), ("minutes", 60.0), ("hours", 48.0), ("days", math.inf)]
-    for unit, in_next in units:
-        if seconds < in_next or unit == "days":
-            break
-        seconds /= 24 if unit == "hours" else in_next
-    return f"{seconds:.0f} {unit}" if seconds >= 10 else f"{seconds:.2g} {unit}"
+    length, unit = next((length, unit) for least, length, unit in TIME_UNITS if seconds >= least)
+    return _two_digits(seconds / length, unit)
+
+
+def _two_digits(value: float, unit: str) -> str:
+    return f"{value:.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"
 
 
 def warn(warnings: Iterable[str]) -> None:

@@ -117,8 +117,8 @@ class _Model:
         if isinstance(item, End):
             self._ends.append(item)
             return [] if self._launched else self.finish()
-        videos = [self._video(part.job) for part in item.parts]
-        launched = [] if all(video.has_failed for video in videos) else self._launch(item)
+        is_left = any(not self._video(part.job).has_failed for part in item.parts)
+        launched = self._launch(item) if is_left else []
         steps = self.finish()
         self._launched = launched
         return steps
@@ -160,7 +160,7 @@ class _Model:
         """Give each part's video its states, or why there are none."""
         states: Sequence[np.ndarray | VideoError]
         if isinstance(fetch, VideoError):
-            states = [fetch] * len(parts)
+            states = [fetch]  # there is one part, whose fault it is
         else:
             with gpu_errors(parts[0].job.record.path):
                 fetched = fetch()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -118,7 +119,11 @@ def test_ctrl_c_says_what_is_kept_and_that_the_same_command_goes_on(folder, make
     write_manifest(folder / "m.csv", records)
     command = [sys.executable, "-m", "hiprobe.cli", "extract", "m.csv", "s.zarr", "--model",
                "model", "--device", "cpu", "--batch-size", "1", "--log-json", "log"]  # fmt: skip
-    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    # Tests that run in the background may have been started with the signal ignored.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        command, cwd=folder, stderr=subprocess.PIPE, text=True, preexec_fn=heed,  # noqa: PLW1509
+    )  # fmt: skip
     log = folder / "log"
     while not (log.exists() and '"outcome": "done"' in log.read_text()):
         assert process.poll() is None
