@@ -33,6 +33,10 @@ def extract(
     fps_shown: options.FpsShown = None,
     layers: options.Layers = "all",
     layers_from: options.LayersFrom = None,
+    answer: Annotated[
+        list[str] | None,
+        typer.Option(help="Keep this word's row of the LM head too, beside Yes, No and others."),
+    ] = None,
     batch_size: Annotated[
         Any,
         options.number(
@@ -123,6 +127,7 @@ def extract(
             min_pixels=min_pixels,
             max_pixels=max_pixels,
             fps_shown=fps_shown,
+            answers=tuple(answer or ()),
         ),
         segment_frames=segment_frames,
         keyframes=keyframes,

@@ -21,6 +21,7 @@ from hiprobe.extract.compiled import compile_blocks
 from hiprobe.extract.config import DEFAULT_PROMPT, BackboneConfig
 from hiprobe.extract.first_token import FirstTokenTap, cut_top_block
 from hiprobe.extract.frame_size import caps_pixels, frame_pixels, size_options
+from hiprobe.extract.lm_head import read_answers
 from hiprobe.extract.loading import (
     DTYPES,
     files_digest,
@@ -32,6 +33,7 @@ from hiprobe.extract.loading import (
 from hiprobe.extract.segment_taps import SegmentTaps
 from hiprobe.extract.video import Segment
 from hiprobe.store import ModelError
+from hiprobe.store.answer_rows import Answers
 from hiprobe.store.taps import HIDDEN_STATES, Tap
 
 # What one needs to name and make a backbone comes from here, wherever it is defined.
@@ -59,12 +61,15 @@ class BackboneDescription:
     layers : tuple of int
     num_features : int
     device : str
+    answers : Answers or None
+        What of its LM head a store keeps.
     """
 
     provenance: dict[str, Any]
     layers: tuple[int, ...]
     num_features: int
     device: str
+    answers: Answers | None = None
 
 
 class Backbone:
@@ -80,6 +85,8 @@ class Backbone:
         Layers that `states` returns, ascending.
     num_features : int
         Hidden size.
+    answers : Answers or None
+        Rows of its LM head, see `hiprobe.extract.lm_head`.
 
     Raises
     ------
@@ -110,6 +117,8 @@ class Backbone:
                 f"{config.model}: no layer {beyond[0]}; it has layers 0 (embedding) to {last}."
             )
         self.num_features = int(decoder.config.hidden_size)
+        # Before the hooks come on.
+        self.answers = read_answers(config.answers, folder, model, decoder, processor.tokenizer)
         self._tap = FirstTokenTap(decoder, self.layers)
         # The 8-bit product looks for outliers in all positions that it is given: with one position
         # it would find others, and give other states than in stores made before.
@@ -250,7 +259,9 @@ class Backbone:
                 "libavcodec": str(av.library_versions["libavcodec"][0]),
             },
         }
-        return BackboneDescription(provenance, self.layers, self.num_features, str(self.device))
+        return BackboneDescription(
+            provenance, self.layers, self.num_features, str(self.device), self.answers
+        )
 
 
 def process_segments(

@@ -47,6 +47,8 @@ class BackboneConfig:
         See `hiprobe.extract.chat_template.chat_text`: for stores that were made so.
     taps : tuple of str
         What to keep beside ``hidden_states``: of `hiprobe.store.taps.TAPS`.
+    answers : tuple of str
+        Words, one token each, whose rows of the LM head a new store keeps beside the usual ones.
     """
 
     model: str
@@ -64,6 +66,7 @@ class BackboneConfig:
     fps_shown: float | None = None
     keep_wrapped: bool = False
     taps: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,7 @@ def _open_writer(
         layers=backbone.layers,
         num_features=backbone.num_features,
         thumbnail_size=THUMBNAIL_SIZE if config.thumbnails else None,
+        answers=backbone.answers,
         provenance={
             **fixed,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -107,7 +107,7 @@ def _check_same_settings(first: FeatureStore, others: Sequence[FeatureStore]) ->
     for store in others:
         shapes = [
             (name, getattr(first, name), getattr(store, name))
-            for name in ("layers", "further_taps", "thumbnail_size", "row_block")
+            for name in ("layers", "further_taps", "thumbnail_size", "row_block", "answers")
         ]
         refused = first.origin.compare(store.origin, Purpose.FILL).refused
         differences = [
@@ -135,4 +135,5 @@ def _open(out: Path, stores: Sequence[FeatureStore], parts: Sequence[Path]) -> S
         row_block=stores[0].row_block,
         thumbnail_size=stores[0].thumbnail_size,
         taps=stores[0].further_taps,
+        answers=stores[0].answers,
     )

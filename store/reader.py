@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hiprobe.store import lazy, schema
+from hiprobe.store.answer_rows import Answers
 from hiprobe.store.errors import StoreError
 from hiprobe.store.opened import OpenedStore
 from hiprobe.store.provenance import Provenance
@@ -135,6 +136,17 @@ class FeatureStore:
             The store has none; it says which it has, and how to add them.
         """
         return self._opened.states[self._states_name(tap, prompt)].tap
+
+    @cached_property
+    def answers(self) -> Answers | None:
+        """Rows of the model's LM head for some answer words; None where the store has none.
+
+        Raises
+        ------
+        StoreError
+            They are damaged.
+        """
+        return self._opened.answers()
 
     @cached_property
     def videos(self) -> pd.DataFrame:

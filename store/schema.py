@@ -13,6 +13,8 @@ from typing import Any
 import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
+from hiprobe.store import answer_rows
+from hiprobe.store.answer_rows import Answers, create_answers
 from hiprobe.store.pending_labels import PENDING_LABELS
 from hiprobe.store.small_files import SmallFiles
 from hiprobe.store.taps import ATTRIBUTE, HIDDEN_STATES, Tap, dimension_prefix
@@ -32,6 +34,7 @@ STRUCTURE = (
     "row_block",
     PENDING_LABELS,
     ATTRIBUTE,
+    answer_rows.ATTRIBUTE,
 )
 JOURNAL = "journal"
 THUMBNAIL = "thumbnail"  # an array that a store may have
@@ -98,6 +101,7 @@ def create(
     provenance: dict[str, Any],
     thumbnail_size: tuple[int, int] | None = None,
     taps: Sequence[Tap] = (),
+    answers: Answers | None = None,
 ) -> None:
     """Stage an empty store of schema version 1.
 
@@ -117,6 +121,8 @@ def create(
         Height and width in pixels of a thumbnail of each segment; none are kept without it.
     taps : sequence of Tap
         Further states that are kept.
+    answers : Answers, optional
+        Rows of the model's LM head.
     """
     attributes = {
         **provenance,
@@ -129,7 +135,11 @@ def create(
     }
     if taps:
         attributes[ATTRIBUTE] = {tap.name: tap.as_record() for tap in taps}
+    if answers is not None:
+        attributes[answer_rows.ATTRIBUTE] = answers.as_record()
     group = zarr.create_group(files, zarr_format=3, attributes=attributes)
+    if answers is not None:
+        create_answers(group, answers, SMALL_COMPRESSORS)
     for tap in (Tap(HIDDEN_STATES, tuple(layers), num_features), *taps):
         create_states_array(group, tap, row_block)
     if thumbnail_size is not None:

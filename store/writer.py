@@ -10,6 +10,7 @@ import numpy as np
 from filelock import FileLock
 
 from hiprobe.store import schema
+from hiprobe.store.answer_rows import Answers
 from hiprobe.store.block_writer import BlockWriter
 from hiprobe.store.errors import StoreError, write_errors
 from hiprobe.store.journal import JournalWriter, last_counter
@@ -73,6 +74,7 @@ class StoreWriter(BlockWriter):
         row_block: int = schema.DEFAULT_ROW_BLOCK,
         thumbnail_size: tuple[int, int] | None = None,
         taps: Sequence[Tap] = (),
+        answers: Answers | None = None,
     ) -> Self:
         """Create an empty store and open it for writing; see `hiprobe.store.schema.create`.
 
@@ -105,8 +107,9 @@ class StoreWriter(BlockWriter):
                 clear(path)
                 files = SmallFiles(path)
                 schema.create(
-                    files, layers, num_features, row_block, provenance, thumbnail_size, taps
-                )
+                    files, layers, num_features, row_block, provenance, thumbnail_size, taps,
+                    answers,
+                )  # fmt: skip
                 journal = JournalWriter(path / schema.JOURNAL, last_counter(path / "journal") + 1)
                 files.commit(journal.append, {}, is_complete=True)
             writer = cls.__new__(cls)
