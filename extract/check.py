@@ -36,8 +36,8 @@ from hiprobe.extract.check_speed import kernels, machine
 from hiprobe.extract.config import BackboneConfig
 from hiprobe.extract.generation import Describer
 from hiprobe.extract.loading import resolve_device
-from hiprobe.extract.parity import tolerance_of
 from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES
+from hiprobe.extract.state_distances import tolerance_of
 from hiprobe.store.provenance import ModelRecord
 
 OnStep = Callable[[str], None]
