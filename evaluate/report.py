@@ -182,7 +182,8 @@ def _analysis(folder: Path) -> dict[str, Any] | None:
     if tables is None:
         return None
     table = tables.table.reset_index()
-    columns = ("layer", "saliency", "silhouette", "cv_auc", "cv_auc_std", "chosen_share")
+    columns = ["layer", "saliency", "silhouette", "cv_auc", "cv_auc_std", "chosen_share"]
+    columns += [name for name in ("lens_auc",) if name in table]
     try:
         return {
             "table": {name: rounded(table[name].to_numpy()) for name in columns},

@@ -102,6 +102,15 @@ class Answers:
         plain = {word.strip().casefold() for word in words}
         return [n for n, own in enumerate(self.words) if own.strip().casefold() in plain]
 
+    @property
+    def has_yes_and_no(self) -> bool:
+        """Whether p(yes) can be read: some spelling of each is one token."""
+        return bool(self.columns(YES) and self.columns(NO))
+
+    def yes_log_odds(self, states: np.ndarray, layer: int) -> np.ndarray:
+        """Log odds of yes against no, in all their spellings; see `logits` and `log_odds`."""
+        return log_odds(self.logits(states, layer), self.columns(YES), self.columns(NO))
+
     def as_record(self) -> dict[str, Any]:
         """What the store's attribute says, beside the arrays."""
         return {
@@ -162,8 +171,10 @@ def create_answers(group: zarr.Group, answers: Answers, compressors: Any) -> Non
             array[...] = values[name]
 
 
-def probability(logits: np.ndarray, positive: Sequence[int], negative: Sequence[int]) -> np.ndarray:
-    """Probability of the positive words among positive and negative ones.
+def log_odds(logits: np.ndarray, positive: Sequence[int], negative: Sequence[int]) -> np.ndarray:
+    """Log odds of the positive words against the negative ones.
+
+    Their logistic is the softmax's probability of the positive words among all of these.
 
     Parameters
     ----------
@@ -173,13 +184,8 @@ def probability(logits: np.ndarray, positive: Sequence[int], negative: Sequence[
 
     Returns
     -------
-    (segment,) float64 in [0, 1]
-        ``Σ exp(positive) / Σ exp(positive and negative)``, the softmax over these words.
+    (segment,) float64
+        ``log Σ exp(positive) - log Σ exp(negative)``.
     """
-    difference = _log_sum(logits[:, list(negative)]) - _log_sum(logits[:, list(positive)])
-    # 1 / (1 + exp(d)), of which neither half overflows.
-    return np.exp(-np.logaddexp(0.0, difference))
-
-
-def _log_sum(logits: np.ndarray) -> np.ndarray:
-    return np.logaddexp.reduce(logits, axis=1)
+    yes, no = (np.logaddexp.reduce(logits[:, list(own)], axis=1) for own in (positive, negative))
+    return yes - no
