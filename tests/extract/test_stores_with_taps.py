@@ -168,10 +168,7 @@ def test_states_that_come_out_otherwise_get_no_taps(job):
     asked = with_taps(job)
     summary = extract(asked, workplace=Here(asked, Wrong(asked.backbone)))
     assert {*summary.changed} == {"long", "short"}
-    assert (
-        "its states are not those of the store when they are computed again: layer 0"
-        in (summary.changed["short"])
-    )
+    assert "computed again: layer " in summary.changed["short"]
     assert "differs by 9.9e-03 (relative L2), 1e-04 is expected at most" in summary.changed["short"]
     assert FeatureStore.open(job.store).layer(2).shape == (70, 128)
 
