@@ -311,7 +311,8 @@ def process_segments(
 def _metadata(segment: Segment, fps: float, fps_shown: float | None) -> dict[str, Any]:
     """Tell a processor when the keyframes were, or are to seem."""
     if fps_shown is None:
-        num_frames, indices = segment.stop_frame - segment.start_frame, [*segment.frame_indices]
+        start, stop = segment.seen
+        num_frames, indices = stop - start, [*segment.frame_indices]
     else:
         fps, num_frames = fps_shown, len(segment.keyframes)
         indices = [*range(num_frames)]

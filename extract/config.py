@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES
+from hiprobe.store.windows import Window
 
 # For `BackboneConfig.min_pixels` and `max_pixels`: whatever the processor's own range is.
 OWN_PIXELS = 0
@@ -88,6 +89,8 @@ class ExtractConfig:
         Frames of a segment; None makes each video one segment.
     keyframes : int
         Keyframes per segment, K.
+    window : Window or None
+        What they are taken from; None: the segment.
     thumbnails : bool
         Keep a small picture of each segment too, for the report.
     batch_size : int or None
@@ -122,6 +125,7 @@ class ExtractConfig:
     backbone: BackboneConfig
     segment_frames: int | None = SEGMENT_FRAMES
     keyframes: int = NUM_KEYFRAMES
+    window: Window | None = None
     thumbnails: bool = False
     batch_size: int | None = None
     num_readers: int = 2

@@ -147,8 +147,8 @@ class Answers:
                 raise ValueError(f"{name} has values that are not finite")
         if not len(tokens) == len({*tokens}) == len(words) == len({*words}):
             raise ValueError(f"{ATTRIBUTE}: {len(words)} words, {len(tokens)} tokens")
-        values = (arrays[name] for name in (HEAD, BIAS, NORM))
-        return cls(words, tuple(tokens), *values, epsilon, num_layers)
+        head, bias, norm = (arrays[name] for name in (HEAD, BIAS, NORM))
+        return cls(words, tuple(tokens), head, bias, norm, epsilon, num_layers)
 
 
 def create_answers(group: zarr.Group, answers: Answers, compressors: Any) -> None:

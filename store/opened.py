@@ -88,6 +88,18 @@ class OpenedStore:
         """The large arrays, to read from."""
         return CheckedArrays(self.path, self.index, self.row_block, self.states, self.thumbnails)
 
+    @property
+    def has_windows(self) -> bool:
+        """Whether each row has a window, other frames than the segment's."""
+        return any(
+            name in self.log.digests.names() or (self.path / name).exists()
+            for name in (f"{array.name}/zarr.json" for array in schema.WINDOW_ARRAYS)
+        )
+
+    def index_arrays(self) -> tuple[schema.IndexArray, ...]:
+        """Which of the small arrays along rows and videos the store has, or is to have."""
+        return (*schema.INDEX_ARRAYS, *(schema.WINDOW_ARRAYS if self.has_windows else ()))
+
     def answers(self) -> Answers | None:
         """Rows of the model's LM head; None where the store has none.
 
@@ -225,7 +237,7 @@ class OpenedStore:
         """Read the first `length` entries of the index arrays; what lies beyond does not count."""
         return {
             array.name: self._read_array(array, length)
-            for array in schema.INDEX_ARRAYS
+            for array in self.index_arrays()
             if array.dim == dim
         }
 
@@ -323,7 +335,8 @@ def _check_is_store(path: Path) -> None:
 def is_half_created(path: Path) -> bool:
     """Whether a folder has what a killed `create` leaves, and nothing else."""
     ours = {HIDDEN_STATES, "taps", "prompts", "layer", schema.THUMBNAIL, schema.JOURNAL}
-    ours |= {array.name for array in schema.INDEX_ARRAYS} | {*answer_rows.ARRAYS}
+    ours |= {array.name for array in (*schema.INDEX_ARRAYS, *schema.WINDOW_ARRAYS)}
+    ours |= {*answer_rows.ARRAYS}
     names = {entry.name for entry in path.iterdir() if not entry.name.endswith(".partial")}
     return (
         schema.JOURNAL in names

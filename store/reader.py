@@ -150,6 +150,11 @@ class FeatureStore:
         """
         return self._opened.states[self._states_name(tap, prompt)].tap
 
+    @property
+    def has_windows(self) -> bool:
+        """Whether the model saw other frames than the segments': `segments` says which."""
+        return self._opened.has_windows
+
     @cached_property
     def answers(self) -> Answers | None:
         """Rows of the model's LM head for some answer words; None where the store has none.
@@ -174,7 +179,8 @@ class FeatureStore:
     def segments(self) -> pd.DataFrame:
         """One row a segment of a finished video, in row order.
 
-        Columns: video_id, segment, start_frame, stop_frame.
+        Columns: video_id, segment, start_frame, stop_frame; where the model saw other frames than
+        these, also window_start, window_stop.
         """
         return self._index.segment_table()
 

@@ -13,7 +13,7 @@ from typing import Any
 import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
-from hiprobe.store import answer_rows
+from hiprobe.store import answer_rows, windows
 from hiprobe.store.answer_rows import Answers, create_answers
 from hiprobe.store.pending_labels import PENDING_LABELS
 from hiprobe.store.small_files import SmallFiles
@@ -91,6 +91,8 @@ INDEX_ARRAYS = (
     IndexArray("file_mtime_ns", "video", "int64", -1, is_optional=True),
     IndexArray("file_digest", "video", "string", "", is_optional=True),
 )
+# Where the model sees other frames than the segment's.
+WINDOW_ARRAYS = tuple(IndexArray(name, "row", "int32", -1) for name in windows.COLUMNS)
 
 
 def create(
@@ -102,6 +104,7 @@ def create(
     thumbnail_size: tuple[int, int] | None = None,
     taps: Sequence[Tap] = (),
     answers: Answers | None = None,
+    has_windows: bool = False,
 ) -> None:
     """Stage an empty store of schema version 1.
 
@@ -123,6 +126,8 @@ def create(
         Further states that are kept.
     answers : Answers, optional
         Rows of the model's LM head.
+    has_windows : bool
+        Each row has a window, see `hiprobe.store.windows`.
     """
     attributes = {
         **provenance,
@@ -164,7 +169,7 @@ def create(
     # A layer 0 alone is the fill value, and would be left out.
     with zarr.config.set({"array.write_empty_chunks": True}):
         group["layer"][:] = list(layers)  # type: ignore[index]
-    for array in INDEX_ARRAYS:
+    for array in (*INDEX_ARRAYS, *(WINDOW_ARRAYS if has_windows else ())):
         create_index_array(group, array)
     # The journal's folder is a Zarr group too, so that no Zarr reader trips over it.
     group.create_group(JOURNAL)

@@ -106,6 +106,7 @@ def _open(out: Path, store: FeatureStore, layers: Sequence[int]) -> StoreWriter:
                 ("thumbnail_size", store.thumbnail_size),
                 ("row_block", store.row_block),
                 ("answers", store.answers),
+                ("has_windows", store.has_windows),
             )
             if getattr(other, name) != expected
         ]
@@ -132,4 +133,5 @@ def _open(out: Path, store: FeatureStore, layers: Sequence[int]) -> StoreWriter:
         thumbnail_size=store.thumbnail_size,
         taps=store.further_taps,
         answers=store.answers,
+        has_windows=store.has_windows,
     )

@@ -100,6 +100,7 @@ function hoverPoints(video) {
     mode: "markers", marker: { opacity: 0, color: colour("curve") },
     text: video.starts.map((start, i) =>
       `frames [${start}, ${video.stops[i]})<br>${time(start)}–${time(video.stops[i])} s<br>` +
+      (video.windows[i] ? `the model saw frames [${video.windows[i][0]}, ${video.windows[i][1]})<br>` : "") +
       `smoothed ${video.smoothed[i]}<br>raw ${video.scores[i]}`),
     hovertemplate: "%{text}<extra></extra>",
   };
