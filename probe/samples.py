@@ -18,6 +18,7 @@ from scipy.sparse import csr_array, eye_array
 from hiprobe.store import FeatureStore, HiProbeError, StoreError
 from hiprobe.store.ground_truth import anomalous_frame_counts
 from hiprobe.store.labels import labelled_videos
+from hiprobe.store.taps import HIDDEN_STATES
 
 LABELS = ("video", "segment")
 # One video of a class has no spread, and the metrics of DLSP divide by it.
@@ -59,8 +60,10 @@ class Samples:
         """The videos, in the store's order."""
         return list(self.labels.index)
 
-    def states(self, store: FeatureStore, layer: int) -> np.ndarray:
-        """Read one layer's samples: (sample, feature) float64.
+    def states(
+        self, store: FeatureStore, layer: int, *, tap: str = HIDDEN_STATES, prompt: str = ""
+    ) -> np.ndarray:
+        """Read one layer's samples, of a tap and a prompt: (sample, feature) float64.
 
         Segments are read and averaged some videos at a time, so that memory holds the samples and
         not the layer.
@@ -68,7 +71,7 @@ class Samples:
         # A sample's segments are of one video, and videos are read whole.
         first_columns = self.averaging.indices[self.averaging.indptr[:-1]]
         samples, column = np.empty((0, 0)), 0
-        for _, states in store.iter_layer(layer, self.video_ids):
+        for _, states in store.iter_layer(layer, self.video_ids, tap=tap, prompt=prompt):
             columns = slice(column, column + len(states))
             rows = np.flatnonzero((columns.start <= first_columns) & (first_columns < columns.stop))
             if not samples.size:
