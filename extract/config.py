@@ -34,8 +34,10 @@ class BackboneConfig:
         Put the model on a GPU that another process of hiprobe has its own on, too.
     attention : {'auto', 'sdpa', 'flash_attention_2', 'eager'}
         Transformers' implementation; 'auto' is its own choice, SDPA where the model has it.
-    load_in : {'full', '8bit', '4bit'}
-        Weights quantised by bitsandbytes; needs a CUDA GPU.
+    load_in : {'full', 'int8', 'fp8', '8bit', '4bit'}
+        'int8', 'fp8': weights and activations of the decoder's linear layers, by torchao; fp8 needs
+        a CUDA GPU of compute capability 8.9. '8bit', '4bit': weights, by bitsandbytes; need a CUDA
+        GPU.
     compile : bool
         ``torch.compile`` each decoder layer and each block of the vision tower.
     min_pixels, max_pixels : int or None

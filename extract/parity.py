@@ -21,15 +21,15 @@ from hiprobe.extract.changed_files import changed_file
 from hiprobe.extract.config import BackboneConfig
 from hiprobe.extract.recipe import Recipe, compare_with_model
 from hiprobe.extract.segments import segment_ranges
-from hiprobe.extract.state_distances import (
+from hiprobe.extract.video import SegmentReader, inspect_video
+from hiprobe.store import FeatureStore, ModelError, StoreError, StoreWriter, VideoError
+from hiprobe.store.provenance import ModelRecord, Purpose
+from hiprobe.store.state_distances import (
     TINY,
     distances_between,
     indistinct_layers,
     relative_l2,
 )
-from hiprobe.extract.video import SegmentReader, inspect_video
-from hiprobe.store import FeatureStore, ModelError, StoreError, StoreWriter, VideoError
-from hiprobe.store.provenance import ModelRecord, Purpose
 
 # Of `relative_l2`, by dtype. SDPA against eager attention, the same sums in another order, moved 24
 # segments of the four families and of the trained demo model by up to 6e-7, 2.7e-3 and 1.5e-2. For
@@ -136,7 +136,7 @@ class _Measured:
 
 def tolerance_of(model: ModelRecord) -> float:
     """How far a segment may be from what is stored: `relative_l2` of any layer."""
-    if model.load_in in ("8bit", "4bit"):
+    if model.load_in not in (None, "full"):
         return QUANTISED_TOLERANCE
     return TOLERANCES.get(str(model.dtype), TOLERANCES["bfloat16"])
 
