@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,7 +28,8 @@ def extract(
         bool,
         typer.Option("--thumbnails", help="Keep a picture of each segment, for the report."),
     ] = False,
-    prompt: options.Prompt = None,
+    prompt: options.Prompts = None,
+    taps: options.Taps = "",
     min_pixels: options.MinPixels = None,
     max_pixels: options.MaxPixels = None,
     fps_shown: options.FpsShown = None,
@@ -100,9 +102,14 @@ def extract(
     rank, world_size = _share_of_videos(rank, world_size)
     require_extract()
     from hiprobe.cli import extract_progress
-    from hiprobe.extract.backbone import DEFAULT_PROMPT, BackboneConfig
-    from hiprobe.extract.config import ExtractConfig
+    from hiprobe.extract.config import BackboneConfig, ExtractConfig
+    from hiprobe.extract.prompts import as_asked, parse_prompts
     from hiprobe.extract.settings import as_in_store
+
+    try:
+        prompts = parse_prompts(prompt or [])
+    except ValueError as error:
+        raise typer.BadParameter(f"--prompt: {error}") from error
 
     if world_size > 1:
         store = store.with_name(f"{store.stem}.{rank}-of-{world_size}{store.suffix}")
@@ -112,7 +119,7 @@ def extract(
         backbone=BackboneConfig(
             model=model,
             revision=revision,
-            prompt=DEFAULT_PROMPT if prompt is None else prompt,
+            taps=taps,
             layers=options.chosen_layers(layers, layers_from),
             dtype=dtype,
             device=device,
@@ -141,6 +148,7 @@ def extract(
         parity=parity,
         layers_from=layers_from,
     )
+    config = replace(config, backbone=as_asked(config.backbone, prompts))
     config = as_in_store(config, _given(context))
     if dry_run:
         extract_progress.print_dry_run(config)

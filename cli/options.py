@@ -75,6 +75,17 @@ def _layer_list(text: str, words: str) -> tuple[int, ...]:
     return tuple(sorted(chosen))
 
 
+def _taps(text: str) -> tuple[str, ...]:
+    """Read ``heads,frames_mean``; anything else is wrong usage."""
+    from hiprobe.store.taps import HIDDEN_STATES, TAPS
+
+    chosen = text.split(",") if text else []
+    for tap in chosen:
+        if tap not in TAPS:
+            raise typer.BadParameter(f"{tap!r}: expected some of {', '.join(TAPS)}, with commas")
+    return tuple(tap for tap in TAPS if tap in chosen and tap != HIDDEN_STATES)
+
+
 def _layer_choice(text: str) -> str | int | tuple[int, ...] | None:
     """Read ``auto``, the name of a rule, a layer, or several; anything else is wrong usage."""
     if text == "auto" or text in LAYER_RULES:
@@ -340,6 +351,24 @@ Prompt = Annotated[
     typer.Option(
         help="Put this text after the video instead of "
         "'Is anything abnormal happening in this video? Describe it.'."
+    ),
+]
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]TEXT",
+        help="Put this text after the video instead of "
+        "'Is anything abnormal happening in this video? Describe it.'. Several, each with a name, "
+        "share the pass over the video.",
+    ),
+]
+Taps = Annotated[
+    Any,
+    typer.Option(
+        parser=_taps,
+        metavar="TAPS",
+        help="Keep these too, of the same pass: some of heads, frames_mean, frames_last. A store "
+        "that has its states already gets them added.",
     ),
 ]
 MinPixels = Annotated[

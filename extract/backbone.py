@@ -8,7 +8,7 @@ model's own processor and chat template as a video, and the states are taken by 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -19,7 +19,7 @@ import torch
 from hiprobe.extract.chat_template import chat_text
 from hiprobe.extract.compiled import compile_blocks
 from hiprobe.extract.config import DEFAULT_PROMPT, BackboneConfig
-from hiprobe.extract.first_token import FirstTokenTap, cut_top_block
+from hiprobe.extract.forward_pass import ForwardPass
 from hiprobe.extract.frame_size import caps_pixels, frame_pixels, size_options
 from hiprobe.extract.loading import (
     DTYPES,
@@ -29,10 +29,12 @@ from hiprobe.extract.loading import (
     resolve_device,
     weights_digest,
 )
-from hiprobe.extract.segment_taps import SegmentTaps
 from hiprobe.extract.video import Segment
 from hiprobe.store import ModelError
 from hiprobe.store.taps import HIDDEN_STATES, Tap
+
+# What a pass gives: (layer, segment, feature) float32, by the names of the store's arrays.
+States = dict[str, np.ndarray]
 
 # What one needs to name and make a backbone comes from here, wherever it is defined.
 __all__ = [
@@ -41,6 +43,7 @@ __all__ = [
     "Backbone",
     "BackboneConfig",
     "BackboneDescription",
+    "States",
     "chat_text",
     "process_segments",
 ]
@@ -59,12 +62,15 @@ class BackboneDescription:
     layers : tuple of int
     num_features : int
     device : str
+    taps : tuple of Tap
+        Kept beside the first prompt's ``hidden_states``.
     """
 
     provenance: dict[str, Any]
     layers: tuple[int, ...]
     num_features: int
     device: str
+    taps: tuple[Tap, ...] = ()
 
 
 class Backbone:
@@ -110,21 +116,20 @@ class Backbone:
                 f"{config.model}: no layer {beyond[0]}; it has layers 0 (embedding) to {last}."
             )
         self.num_features = int(decoder.config.hidden_size)
-        self._tap = FirstTokenTap(decoder, self.layers)
-        # The 8-bit product looks for outliers in all positions that it is given: with one position
-        # it would find others, and give other states than in stores made before.
-        self._further = SegmentTaps(model, decoder, self.layers, last, config.taps)
-        if config.load_in != "8bit" and not self._further.needs_all_positions:
-            cut_top_block(decoder)
+        self._text, *further = (
+            prompt_text(replace(config, prompt=text), processor)
+            for text in (config.prompt, *(text for _, text in config.further_prompts))
+        )
+        self._pass = ForwardPass(model, self.layers, config, processor, [self._text, *further])
         if config.compile:
             compile_blocks(model, decoder)
-        self._text = prompt_text(config, processor)
         self._pixels = frame_pixels(config, processor)
 
     @property
     def segment_bytes(self) -> int:
-        """Of a segment's states, as float32."""
-        return 4 * len(self.layers) * self.num_features
+        """Of a segment's states, of all taps and prompts, as float32."""
+        own = len(self.layers) * self.num_features
+        return 4 * (own + sum(len(tap.layers) * tap.num_features for tap in self.taps))
 
     @property
     def tokenizer(self) -> Any:
@@ -160,17 +165,8 @@ class Backbone:
 
     @property
     def taps(self) -> tuple[Tap, ...]:
-        """What `all_states` gives beside ``hidden_states``."""
-        return self._further.taps
-
-    def all_states(self, inputs: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-        """One forward pass: (layer, segment, feature) float32 of every tap, by its name."""
-        self._further.begin(inputs["input_ids"].to(self.device))
-        states = self.states(inputs)
-        taken = self._further.take()
-        return {HIDDEN_STATES: states} | {
-            name: values.float().cpu().numpy() for name, values in taken.items()
-        }
+        """What there is in `all_states` beside ``hidden_states``."""
+        return self._pass.taps
 
     def states(self, inputs: dict[str, torch.Tensor]) -> np.ndarray:
         """One forward pass: the last prompt position's state of every layer.
@@ -181,29 +177,35 @@ class Backbone:
             Equal to ``generate(max_new_tokens=1, output_hidden_states=True)``'s states of the
             first generated token.
         """
+        return self.all_states(inputs)[HIDDEN_STATES]
+
+    def all_states(self, inputs: dict[str, torch.Tensor]) -> States:
+        """One forward pass: the states of every tap and prompt, ``hidden_states`` the first."""
         return self.launch(inputs)()
 
     @torch.inference_mode()
-    def launch(self, inputs: dict[str, torch.Tensor]) -> Callable[[], np.ndarray]:
-        """Begin a forward pass; calling what is returned waits for its end and gives its `states`.
+    def launch(self, inputs: dict[str, torch.Tensor]) -> Callable[[], States]:
+        """Begin a forward pass; calling what is returned waits for its end: see `all_states`.
 
         On a GPU the pass only has been queued then, and the next one may be queued behind it. All
         memory that it takes has been asked for, so want of memory is raised here.
         """
-        # The bare model without cache: the answer is not wanted, only the state that would give it.
         on_device = {
             name: value.to(self.device, non_blocking=True) for name, value in inputs.items()
         }
-        self._model(**on_device, use_cache=False)
-        states = self._tap.take().float().to("cpu", non_blocking=True)
-        if self.device.type != "cuda":
-            return states.numpy
-        copied = torch.cuda.Event()
-        copied.record(torch.cuda.current_stream(self.device))
+        states = {
+            name: taken.float().to("cpu", non_blocking=True)
+            for name, taken in self._pass.run(on_device).items()
+        }
+        copied = None
+        if self.device.type == "cuda":
+            copied = torch.cuda.Event()
+            copied.record(torch.cuda.current_stream(self.device))
 
-        def fetch() -> np.ndarray:
-            copied.synchronize()
-            return states.numpy()
+        def fetch() -> States:
+            if copied is not None:
+                copied.synchronize()
+            return {name: one.numpy() for name, one in states.items()}
 
         return fetch
 
@@ -216,8 +218,7 @@ class Backbone:
 
     def forget(self) -> None:
         """Free what a pass that ran out of memory has left."""
-        self._tap.clear()
-        self._further.clear()
+        self._pass.clear()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -236,6 +237,7 @@ class Backbone:
                 "compile": self.config.compile,
             },
             "prompt": self.config.prompt,
+            "prompt_name": self.config.prompt_name,
             "prompt_text": self._text,
             "processor": {
                 "class": type(self._processor).__name__,
@@ -250,7 +252,9 @@ class Backbone:
                 "libavcodec": str(av.library_versions["libavcodec"][0]),
             },
         }
-        return BackboneDescription(provenance, self.layers, self.num_features, str(self.device))
+        return BackboneDescription(
+            provenance, self.layers, self.num_features, str(self.device), self.taps
+        )
 
 
 def process_segments(

@@ -17,7 +17,7 @@ from hiprobe.extract.devices import is_out_of_memory
 from hiprobe.extract.plan import Job
 from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.thumbnails import make_thumbnail
-from hiprobe.extract.video import Segment, SegmentReader
+from hiprobe.extract.video import Segment, SegmentReader, inspect_video
 from hiprobe.store import BlockWriter, VideoError
 
 # A container's count may be off by the frames that a cut left without their reference.
@@ -157,9 +157,11 @@ def _read_video(
         yield End(job, changed=changed)
         return
     first = job.first_block * writer.row_block
-    ranges = segment_ranges(job.num_frames, segment_frames)
-    reader = SegmentReader(job.record.path, ranges, keyframes, first)
     try:
+        # As it was planned: of a video that is done, the store has what could be decoded.
+        num_frames = inspect_video(job.record.path).num_frames if job.is_done else job.num_frames
+        ranges = segment_ranges(num_frames, segment_frames)
+        reader = SegmentReader(job.record.path, ranges, keyframes, first)
         yield from reader
         note = check_length(job, reader)
     except VideoError as error:

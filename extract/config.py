@@ -24,6 +24,11 @@ class BackboneConfig:
         A hub revision; None is the default branch.
     prompt : str
         The text after the video in the one user message.
+    prompt_name : str
+        What it is called beside further ones; may be empty.
+    further_prompts : tuple of (str, str)
+        Names and texts of prompts whose states are kept too. What all of them share, the video
+        above all, is computed once.
     layers : tuple of int or None
         Layers to keep, 0 = embedding output; None keeps all.
     dtype : {'auto', 'float32', 'bfloat16', 'float16'}
@@ -54,6 +59,8 @@ class BackboneConfig:
     model: str
     revision: str | None = None
     prompt: str = DEFAULT_PROMPT
+    prompt_name: str = ""
+    further_prompts: tuple[tuple[str, str], ...] = ()
     layers: tuple[int, ...] | None = None
     dtype: str = "auto"
     device: str = "auto"

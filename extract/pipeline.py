@@ -43,6 +43,7 @@ from hiprobe.store import (
 from hiprobe.store.errors import listing
 from hiprobe.store.provenance import Provenance, segment_frames_attribute
 from hiprobe.store.relabel import Differences, describe, label_differences
+from hiprobe.store.taps import Tap
 
 RUNS_KEPT = 100
 LIBRARIES = ("hiprobe", "torch", "transformers", "torchvision", "av", "zarr", "numpy")
@@ -205,6 +206,7 @@ def _open_writer(
             refuse_other_settings(
                 config.store, Provenance.of(writer.provenance), Provenance.of(fixed)
             )
+            _add_taps(writer, backbone.taps)
         except StoreError:
             writer.close()
             raise
@@ -214,6 +216,7 @@ def _open_writer(
         layers=backbone.layers,
         num_features=backbone.num_features,
         thumbnail_size=THUMBNAIL_SIZE if config.thumbnails else None,
+        taps=backbone.taps,
         provenance={
             **fixed,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -227,6 +230,25 @@ def _open_writer(
             | {"python": platform.python_version()},
         },
     )
+
+
+def _add_taps(writer: StoreWriter, taps: Sequence[Tap]) -> None:
+    """Let a store keep what it did not so far.
+
+    Raises
+    ------
+    StoreError
+        It keeps one otherwise, or one that the model is not asked for.
+    """
+    given = {tap.name: tap for tap in taps}
+    for name, tap in writer.taps.items():
+        if name not in given or not tap.fits(given[name]):
+            raise StoreError(
+                f"{writer.path}: keeps {name} of {len(tap.layers)} layers and {tap.num_features} "
+                f"features, which this run does not give: {given.get(name, 'nothing of it')}. Run "
+                "with the store's settings, or write to another store."
+            )
+    writer.add_taps(taps)
 
 
 def _summarise(

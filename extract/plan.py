@@ -11,6 +11,7 @@ from hiprobe.extract.config import ExtractConfig
 from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.video import inspect_video
 from hiprobe.store import (
+    DONE,
     FAILED,
     PENDING,
     REPLACED,
@@ -41,9 +42,11 @@ class Job:
         As planned.
     fps : float
     first_block : int
-        Blocks before it are committed already.
+        Blocks before it are committed already, with all taps.
     num_segments : int
         Left to do.
+    is_done : bool
+        The video is done, but older than some of the store's taps: these are to be added.
     """
 
     video: int
@@ -52,6 +55,7 @@ class Job:
     fps: float
     first_block: int
     num_segments: int
+    is_done: bool = False
 
 
 def read_records(config: ExtractConfig) -> list[VideoRecord]:
@@ -139,11 +143,11 @@ def jobs_left(
     writer: StoreWriter, records: Sequence[VideoRecord], limit: int | None
 ) -> tuple[list[Job], int]:
     """List what is left to do, with the number of segments in it."""
-    index, positions = writer.index, writer.index.positions()
+    positions = writer.index.positions()
     jobs: list[Job] = []
     for record in records:
         video = positions[record.video_id]
-        if index.status(video) != PENDING:
+        if not is_left(writer, video):
             continue
         jobs.append(job_of(writer, video, record))
         if len(jobs) == limit:
@@ -151,11 +155,20 @@ def jobs_left(
     return jobs, sum(job.num_segments for job in jobs)
 
 
+def is_left(writer: BlockWriter, video: int) -> bool:
+    """Whether there is something to do of a video: it is not done, or lacks a tap."""
+    status, index = writer.index.status(video), writer.index
+    return status == PENDING or (
+        status == DONE and not all(index.has_states(video, name) for name in writer.taps)
+    )
+
+
 def job_of(writer: BlockWriter, video: int, record: VideoRecord) -> Job:
     """What is left to do of a video."""
-    index, first_block = writer.index, writer.index.committed(video)
+    index, first_block = writer.index, writer.index.whole_blocks(video, writer.taps)
     left = index.num_segments(video) - first_block * writer.row_block
-    return Job(video, record, index.num_frames(video), index.fps(video), first_block, left)
+    is_done = index.status(video) == DONE
+    return Job(video, record, index.num_frames(video), index.fps(video), first_block, left, is_done)
 
 
 def groups(jobs: Sequence[Job], num_workers: int) -> list[list[Job]]:

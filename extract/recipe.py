@@ -9,6 +9,7 @@ from typing import Self
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.chat_template import WRAPPED_VIDEO
 from hiprobe.extract.config import OWN_PIXELS, BackboneConfig, ExtractConfig
+from hiprobe.extract.prompts import with_stores_taps
 from hiprobe.extract.settings import is_store
 from hiprobe.store import StoreError
 from hiprobe.store.opened import OpenedStore
@@ -61,13 +62,16 @@ class Recipe:
 def gone_on_with(config: ExtractConfig) -> ExtractConfig:
     """Show frames as those of the store that is there already, where nothing else is asked for.
 
+    What it keeps beside ``hidden_states`` is asked for too: each video must have all of it.
+
     A store of before there was a choice records none: its frames are as the processor came, and
     its prompt tells whether Qwen3-VL's vision tokens were around the whole video.
     """
     if not is_store(config.store):
         return config
-    stored = Provenance.of(OpenedStore(config.store).attributes)
-    return replace(config, backbone=_shown_alike(config.backbone, stored))
+    opened = OpenedStore(config.store)
+    backbone = _shown_alike(config.backbone, Provenance.of(opened.attributes))
+    return replace(config, backbone=with_stores_taps(backbone, opened))
 
 
 def _shown_alike(config: BackboneConfig, origin: Provenance) -> BackboneConfig:

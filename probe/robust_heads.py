@@ -177,7 +177,8 @@ def _kl_divergence(normal: np.ndarray, anomalous: np.ndarray, difference: np.nda
     traces = np.einsum("hij,hji->h", inverses[1], first) + np.einsum(
         "hij,hji->h", inverses[0], second
     )
-    result[varies] = 0.5 * (traces - 2 * num_features + _quadratic(sum(inverses), difference))
+    distances = _quadratic(inverses[0] + inverses[1], difference)
+    result[varies] = 0.5 * (traces - 2 * num_features + distances)
     return result
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,16 @@ class StoreIndex:
     def committed(self, video: int) -> int:
         """Number of a video's committed blocks; blocks are written in order: the first ones."""
         return len(self._committed.get(video, ()))
+
+    def whole_blocks(self, video: int, names: Iterable[str]) -> int:
+        """Number of a video's first blocks that all of these arrays have, and the main one."""
+        blocks = range(self.committed(video))
+        wanted = tuple(names)
+        lacking = (
+            block for block in blocks
+            if not all(self.block_checksums(video, block, name) for name in wanted)
+        )  # fmt: skip
+        return next(lacking, len(blocks))
 
     def is_committed(self, video: int, block: int) -> bool:
         """Whether a journal says that this block of a video is on the disk."""

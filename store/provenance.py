@@ -73,6 +73,7 @@ CIRCUMSTANCES = frozenset(
         *STRUCTURE,
         "model.revision",
         "manifest",
+        "prompt_name",
         "batch_size",
         "device",
         "libraries",

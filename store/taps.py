@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import zarr
@@ -33,6 +33,8 @@ class Tap:
     num_features : int
     prompt : str
         The prompt's name; "" is the store's own, the first.
+    text : str
+        Of a further prompt; the first one's is the attribute ``prompt``.
     num_heads : int
         Of ``heads``: features are (head, feature of a head), head by head; else 0.
     site, position : str
@@ -45,6 +47,7 @@ class Tap:
     layers: tuple[int, ...]
     num_features: int
     prompt: str = ""
+    text: str = ""
     num_heads: int = 0
     site: str = ""
     position: str = ""
@@ -54,6 +57,10 @@ class Tap:
     def name(self) -> str:
         """Where its array is in the store's folder."""
         return array_name(self.tap, self.prompt)
+
+    def fits(self, other: Tap) -> bool:
+        """Whether it is the same, however it is described."""
+        return replace(self, site=other.site, position=other.position) == other
 
     def as_record(self) -> dict[str, Any]:
         """What the store's attribute says of it."""
@@ -88,8 +95,8 @@ class Tap:
 
 
 _DEFAULTS: dict[str, Any] = {
-    "tap": "", "layers": [], "num_features": 0, "prompt": "", "num_heads": 0, "site": "",
-    "position": "", "is_normed": True,
+    "tap": "", "layers": [], "num_features": 0, "prompt": "", "text": "", "num_heads": 0,
+    "site": "", "position": "", "is_normed": True,
 }  # fmt: skip
 
 

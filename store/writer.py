@@ -177,7 +177,7 @@ class StoreWriter(BlockWriter):
         """
         new = {tap.name: tap for tap in taps}
         for name in {*new} & {*self._opened.states}:
-            if self._opened.states[name].tap != new.pop(name):
+            if not self._opened.states[name].tap.fits(new.pop(name)):
                 raise ValueError(f"{name}: the store has it otherwise")
         if not new:
             return

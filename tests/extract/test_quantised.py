@@ -10,11 +10,10 @@ from hiprobe.extract import quantised
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.config import BackboneConfig
 from hiprobe.extract.generation import Describer
-from hiprobe.extract.parity import QUANTISED_TOLERANCE, tolerance_of
 from hiprobe.extract.quantised import check_torchao, decoder_of, quantise
 from hiprobe.store import ModelError
 from hiprobe.store.provenance import ModelRecord
-from hiprobe.store.state_distances import relative_l2
+from hiprobe.store.state_distances import QUANTISED_TOLERANCE, relative_l2, tolerance_of
 from tests.extract.test_backbone import FAMILIES, checkpoints, read  # noqa: F401
 
 CPU = torch.device("cpu")
