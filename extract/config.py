@@ -50,6 +50,9 @@ class BackboneConfig:
         utilities have it, unless the checkpoint's own range ends below; `OWN_PIXELS`: its own.
     fps_shown : float or None
         Tell the model that keyframes follow each other at so many a second; None: the truth.
+    frames_on_device : bool or None
+        Resize and normalise frames on the model's device; None: on a GPU. See
+        `hiprobe.extract.device_frames`.
     keep_wrapped : bool
         See `hiprobe.extract.chat_template.chat_text`: for stores that were made so.
     taps : tuple of str
@@ -71,6 +74,7 @@ class BackboneConfig:
     min_pixels: int | None = None
     max_pixels: int | None = None
     fps_shown: float | None = None
+    frames_on_device: bool | None = None
     keep_wrapped: bool = False
     taps: tuple[str, ...] = ()
 
