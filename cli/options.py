@@ -372,9 +372,10 @@ Attention = Annotated[
     typer.Option(help="Compute attention with this implementation."),
 ]
 LoadIn = Annotated[
-    Literal["full", "8bit", "4bit"],
+    Literal["full", "int8", "fp8", "8bit", "4bit"],
     typer.Option(
-        help="Load the weights in full, or quantised by bitsandbytes: that saves memory, not time."
+        help="Load the weights in full, or quantised: int8 and fp8 by torchao, with activations; "
+        "8bit and 4bit by bitsandbytes, which saves memory, not time."
     ),
 ]
 Keyframes = Annotated[
