@@ -127,7 +127,7 @@ def run_evaluate(
         metrics=metrics,
         threshold=scored.threshold,
         videos=scored.result_videos(),
-        segments=scored.table(),
+        segments=scored.table().assign(**test.windows()),
         thumbnails=peak_thumbnails(store, scored),
     )
     return metrics

@@ -22,6 +22,7 @@ from hiprobe.store import FeatureStore, HiProbeError, ManifestError, StoreError
 from hiprobe.store.ground_truth import anomalous_frame_counts
 from hiprobe.store.labels import labelled_videos
 from hiprobe.store.localization import DEFAULT_SIGMA, smooth
+from hiprobe.store.windows import COLUMNS
 
 __all__ = ["DEFAULT_CONVENTION", "ENDS", "LENGTHS", "Convention", "TestSet"]
 
@@ -195,6 +196,14 @@ class TestSet:
             num_normal[all_normal.of_anomalous_video] = 0
         segments = replace(all_normal, num_normal=num_normal)
         return replace(self, segments=segments, is_evaluated=inside)
+
+    def windows(self) -> dict[str, np.ndarray]:
+        """What the model saw of each evaluated segment, where these are not its own frames."""
+        if self.store is None or not self.store.has_windows:
+            return {}
+        table = self.store.segments
+        own = table[table["video_id"].isin(self.videos.index)][self.is_evaluated]
+        return {name: own[name].to_numpy() for name in COLUMNS}
 
     def require_frame_labels(self) -> None:
         """Refuse a test set of which only the videos' labels are known, with a `ManifestError`."""

@@ -22,6 +22,7 @@ from hiprobe.extract.config import DEFAULT_PROMPT, BackboneConfig
 from hiprobe.extract.device_frames import DeviceFrames
 from hiprobe.extract.forward_pass import ForwardPass
 from hiprobe.extract.frame_size import caps_pixels, frame_pixels, size_options
+from hiprobe.extract.lm_head import read_answers
 from hiprobe.extract.loading import (
     DTYPES,
     files_digest,
@@ -32,6 +33,7 @@ from hiprobe.extract.loading import (
 )
 from hiprobe.extract.video import Segment
 from hiprobe.store import ModelError
+from hiprobe.store.answer_rows import Answers
 from hiprobe.store.taps import HIDDEN_STATES, Tap
 
 # What a pass gives: (layer, segment, feature) float32, by the names of the store's arrays.
@@ -65,6 +67,8 @@ class BackboneDescription:
     device : str
     taps : tuple of Tap
         Kept beside the first prompt's ``hidden_states``.
+    answers : Answers or None
+        What of its LM head a store keeps.
     """
 
     provenance: dict[str, Any]
@@ -72,6 +76,7 @@ class BackboneDescription:
     num_features: int
     device: str
     taps: tuple[Tap, ...] = ()
+    answers: Answers | None = None
 
 
 class Backbone:
@@ -87,6 +92,8 @@ class Backbone:
         Layers that `states` returns, ascending.
     num_features : int
         Hidden size.
+    answers : Answers or None
+        Rows of its LM head, see `hiprobe.extract.lm_head`.
 
     Raises
     ------
@@ -117,6 +124,8 @@ class Backbone:
                 f"{config.model}: no layer {beyond[0]}; it has layers 0 (embedding) to {last}."
             )
         self.num_features = int(decoder.config.hidden_size)
+        # Before the hooks come on.
+        self.answers = read_answers(config.answers, folder, model, decoder, processor.tokenizer)
         self._text, *further = (
             prompt_text(replace(config, prompt=text), processor)
             for text in (config.prompt, *(text for _, text in config.further_prompts))
@@ -256,7 +265,12 @@ class Backbone:
             },
         }
         return BackboneDescription(
-            provenance, self.layers, self.num_features, str(self.device), self.taps
+            provenance,
+            self.layers,
+            self.num_features,
+            str(self.device),
+            taps=self.taps,
+            answers=self.answers,
         )
 
 
@@ -305,7 +319,8 @@ def process_segments(
 def _metadata(segment: Segment, fps: float, fps_shown: float | None) -> dict[str, Any]:
     """Tell a processor when the keyframes were, or are to seem."""
     if fps_shown is None:
-        num_frames, indices = segment.stop_frame - segment.start_frame, [*segment.frame_indices]
+        start, stop = segment.seen
+        num_frames, indices = stop - start, [*segment.frame_indices]
     else:
         fps, num_frames = fps_shown, len(segment.keyframes)
         indices = [*range(num_frames)]

@@ -152,6 +152,7 @@ def _extract(
         jobs,
         segment_frames=config.segment_frames,
         keyframes=config.keyframes,
+        window=config.window,
         batch_size=_batch_size(run, config.batch_size, str(backbone.device)),
         num_readers=config.num_readers,
         on_progress=report,

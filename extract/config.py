@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES
+from hiprobe.store.windows import Window
 
 # For `BackboneConfig.min_pixels` and `max_pixels`: whatever the processor's own range is.
 OWN_PIXELS = 0
@@ -57,6 +58,8 @@ class BackboneConfig:
         See `hiprobe.extract.chat_template.chat_text`: for stores that were made so.
     taps : tuple of str
         What to keep beside ``hidden_states``: of `hiprobe.store.taps.TAPS`.
+    answers : tuple of str
+        Words, one token each, whose rows of the LM head a new store keeps beside the usual ones.
     """
 
     model: str
@@ -77,6 +80,7 @@ class BackboneConfig:
     frames_on_device: bool | None = None
     keep_wrapped: bool = False
     taps: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,8 @@ class ExtractConfig:
         Frames of a segment; None makes each video one segment.
     keyframes : int
         Keyframes per segment, K.
+    window : Window or None
+        What they are taken from; None: the segment.
     thumbnails : bool
         Keep a small picture of each segment too, for the report.
     batch_size : int or None
@@ -125,6 +131,7 @@ class ExtractConfig:
     backbone: BackboneConfig
     segment_frames: int | None = SEGMENT_FRAMES
     keyframes: int = NUM_KEYFRAMES
+    window: Window | None = None
     thumbnails: bool = False
     batch_size: int | None = None
     num_readers: int = 2

@@ -21,13 +21,13 @@ from hiprobe.extract.config import BackboneConfig
 from hiprobe.extract.generation import MAX_NEW_TOKENS, Describer
 from hiprobe.extract.overlap import read_ahead
 from hiprobe.extract.recipe import Recipe, compare_with_model
-from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.video import SegmentReader, VideoInfo, inspect_video
 from hiprobe.store import HiProbeError, Probe
 from hiprobe.store.localization import DEFAULT_SIGMA, intervals, smooth
 from hiprobe.store.provenance import Difference, Purpose
 from hiprobe.store.results import Interval
 from hiprobe.store.single_files import write_json
+from hiprobe.store.windows import COLUMNS, window_record
 
 SEGMENTS_AHEAD, BYTES_AHEAD = 4, 2**29
 DESCRIBED_KEYFRAMES = 16
@@ -70,6 +70,8 @@ class Detection:
     provenance : dict
     notes : list of str
         What to keep in mind: packets that could not be decoded, frames that are missing.
+    windows : (segment, 2) int64 or None
+        Half-open ranges of the frames that the model saw, where these are not the segments.
     """
 
     video: VideoInfo
@@ -80,6 +82,7 @@ class Detection:
     threshold: float
     provenance: dict[str, Any]
     notes: list[str]
+    windows: np.ndarray | None = None
 
     @property
     def intervals(self) -> list[tuple[int, int]]:
@@ -110,11 +113,8 @@ def detect(
     probe, video = Probe.load(config.probe), inspect_video(config.video)
     recipe = Recipe.of(probe.origin, config.probe)
     backbone, warnings = load_probes_backbone(config, probe)
-    reader = SegmentReader(
-        config.video,
-        segment_ranges(video.num_frames, recipe.segment_frames),
-        recipe.keyframes,
-    )
+    reader = recipe.reader(config.video, video.num_frames, video.fps)
+    windows: list[tuple[int, int]] = []
     ranges: list[tuple[int, int]] = []
     scores: list[float] = []
     segments = read_ahead(
@@ -124,6 +124,7 @@ def detect(
     for segment in segments:
         states = backbone.states(backbone.prepare([segment], video.fps))
         ranges.append((segment.start_frame, segment.stop_frame))
+        windows.append(segment.seen)
         scores.append(float(probe.score(dict(zip(backbone.layers, states, strict=True)))[0]))
         on_segment(video, ranges, scores)
     raw = np.array(scores)
@@ -142,6 +143,7 @@ def detect(
         threshold=probe.threshold["value"] if config.threshold is None else config.threshold,
         provenance=_provenance(config, probe, backbone),
         notes=_notes(video, reader) + warnings,
+        windows=None if recipe.window is None else np.array(windows, np.int64).reshape(-1, 2),
     )
 
 
@@ -170,7 +172,7 @@ def write_detection(path: Path, detection: Detection, descriptions: list[str]) -
     ]
     for interval, text in zip(found, descriptions, strict=False):
         interval["text"] = text
-    content = {
+    content: dict[str, Any] = {
         "video": {"fps": fps, "num_frames": detection.video.num_frames},
         "threshold": detection.threshold,
         "intervals": found,
@@ -187,6 +189,9 @@ def write_detection(path: Path, detection: Detection, descriptions: list[str]) -
         "notes": detection.notes,
         "provenance": detection.provenance,
     }
+    if detection.windows is not None:
+        for segment, window in zip(content["segments"], detection.windows.tolist(), strict=True):
+            segment |= dict(zip(COLUMNS, window, strict=True))
     write_json(path, content, end="\n")
 
 
@@ -264,6 +269,7 @@ def _provenance(config: DetectConfig, probe: Probe, backbone: Backbone) -> dict[
         "sigma_segments": config.sigma,
         "segment_frames": probe.origin.segment_frames,
         "keyframes": probe.origin.keyframes,
+        "window": window_record(probe.origin.window),
         **backbone.describe().provenance,
         "libraries": {name: version(name) for name in libraries},
     }

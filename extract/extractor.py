@@ -23,6 +23,7 @@ from hiprobe.extract.overlap import WriteBehind, read_ahead
 from hiprobe.extract.plan import Job, packs
 from hiprobe.extract.tally import WAITS, OnProgress, Progress
 from hiprobe.store import BlockWriter, VideoError
+from hiprobe.store.windows import Window
 
 # Batches that wait for the model (so many, and so large together), and blocks that wait for the
 # disk: what bounds the memory.
@@ -39,6 +40,7 @@ def extract_videos(
     batch_size: BatchSize,
     num_readers: int,
     on_progress: OnProgress,
+    window: Window | None = None,
 ) -> None:
     """Extract videos and commit each one's outcome; one that fails does not stop the others.
 
@@ -53,10 +55,12 @@ def extract_videos(
     num_readers : int
         Threads that decode and preprocess, a pack of videos each.
     on_progress : callable
+    window : Window, optional
+        What keyframes are taken from; default: the segments.
     """
     read = partial(
         read_batches, backbone=backbone, writer=writer, batch_size=batch_size,
-        segment_frames=segment_frames, keyframes=keyframes,
+        segment_frames=segment_frames, keyframes=keyframes, window=window,
     )  # fmt: skip
     # Several readers, a pack each: their items come mixed, those of one video in order.
     with WriteBehind(BLOCKS_BEHIND) as behind:

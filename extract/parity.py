@@ -21,8 +21,7 @@ from hiprobe.extract.changed_files import changed_file
 from hiprobe.extract.config import BackboneConfig
 from hiprobe.extract.prompts import further_taps, texts_of
 from hiprobe.extract.recipe import Recipe, compare_with_model
-from hiprobe.extract.segments import segment_ranges
-from hiprobe.extract.video import SegmentReader, inspect_video
+from hiprobe.extract.video import inspect_video
 from hiprobe.store import FeatureStore, ModelError, StoreError, StoreWriter, VideoError
 from hiprobe.store.provenance import ModelRecord, Purpose
 from hiprobe.store.state_distances import (
@@ -248,7 +247,6 @@ def _states_again(
         raise VideoError(changed)
     # As it was planned: the store's own number of frames is what could be decoded.
     num_frames = inspect_video(video["path"]).num_frames
-    ranges = segment_ranges(num_frames, recipe.segment_frames)
-    reader = SegmentReader(video["path"], ranges, recipe.keyframes, first_segment=segment)
-    wanted = next(iter(reader))
-    return backbone.all_states(backbone.prepare([wanted], float(video["fps"])))
+    fps = float(video["fps"])
+    wanted = next(iter(recipe.reader(video["path"], num_frames, fps, segment)))
+    return backbone.all_states(backbone.prepare([wanted], fps))

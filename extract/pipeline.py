@@ -44,6 +44,7 @@ from hiprobe.store.errors import listing
 from hiprobe.store.provenance import Provenance, segment_frames_attribute
 from hiprobe.store.relabel import Differences, describe, label_differences
 from hiprobe.store.taps import Tap
+from hiprobe.store.windows import window_record
 
 RUNS_KEPT = 100
 LIBRARIES = ("hiprobe", "torch", "transformers", "torchvision", "av", "zarr", "numpy")
@@ -128,7 +129,7 @@ def extract(
             changed = {}
         if differences := label_differences(writer.index.video_table(), records):
             on_warning(_disagreement(config, differences))
-        plan_new_videos(writer, records, config.segment_frames)
+        plan_new_videos(writer, records, config.segment_frames, config.window)
         unchanged = [record for record in selected if record.video_id not in changed]
         writer.move_videos(find_moved(writer.index, unchanged))
         jobs, num_segments = jobs_left(writer, unchanged, config.limit)
@@ -193,6 +194,7 @@ def _open_writer(
         **backbone.provenance,
         "segment_frames": segment_frames_attribute(config.segment_frames),
         "keyframes": config.keyframes,
+        "window": window_record(config.window),
         "layers": list(backbone.layers),
         "thumbnails": list(THUMBNAIL_SIZE) if config.thumbnails else None,
     }
@@ -217,6 +219,8 @@ def _open_writer(
         num_features=backbone.num_features,
         thumbnail_size=THUMBNAIL_SIZE if config.thumbnails else None,
         taps=backbone.taps,
+        answers=backbone.answers,
+        has_windows=config.window is not None,
         provenance={
             **fixed,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),

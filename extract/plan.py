@@ -24,6 +24,7 @@ from hiprobe.store import (
     VideoRecord,
     read_manifest,
 )
+from hiprobe.store.windows import Window
 
 # What a worker of a cluster is given at a time: a part of its share, and not too many videos.
 GROUPS_PER_WORKER, GROUP_VIDEOS = 4, 16
@@ -97,7 +98,10 @@ def set_failed_aside(writer: StoreWriter, records: Sequence[VideoRecord]) -> Non
 
 
 def plan_new_videos(
-    writer: StoreWriter, records: Sequence[VideoRecord], segment_frames: int | None
+    writer: StoreWriter,
+    records: Sequence[VideoRecord],
+    segment_frames: int | None,
+    window: Window | None = None,
 ) -> None:
     """Give rows to the manifest's videos that the store does not know yet.
 
@@ -122,7 +126,8 @@ def plan_new_videos(
         segments = segment_ranges(info.num_frames, segment_frames)
         # A frame rate that the manifest gives is somebody's correction of the container's.
         fps = record.fps or info.fps
-        planned.append(PlannedVideo(record, info.num_frames, fps, segments, file))
+        seen = None if window is None else window.of_segments(segments, info.num_frames, fps)
+        planned.append(PlannedVideo(record, info.num_frames, fps, segments, file, seen))
     writer.add_videos(planned)
     positions = writer.index.positions()
     for video_id, reason in unreadable.items():

@@ -10,10 +10,13 @@ from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.chat_template import WRAPPED_VIDEO
 from hiprobe.extract.config import OWN_PIXELS, BackboneConfig, ExtractConfig
 from hiprobe.extract.prompts import with_stores_taps
+from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.settings import is_store
+from hiprobe.extract.video import SegmentReader
 from hiprobe.store import StoreError
 from hiprobe.store.opened import OpenedStore
 from hiprobe.store.provenance import Comparison, Provenance, Purpose
+from hiprobe.store.windows import Window
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Recipe:
     segment_frames : int or None
         None: a whole video is a segment.
     keyframes : int
+    window : Window or None
     origin : Provenance
         Where the rest of it is.
     """
@@ -33,6 +37,7 @@ class Recipe:
     prompt: str
     segment_frames: int | None
     keyframes: int
+    window: Window | None
     origin: Provenance
 
     @classmethod
@@ -52,7 +57,16 @@ class Recipe:
             )
         assert origin.prompt is not None
         assert origin.keyframes is not None
-        return cls(origin.prompt, origin.frames_per_segment, origin.keyframes, origin)
+        frames = origin.frames_per_segment
+        return cls(origin.prompt, frames, origin.keyframes, origin.window, origin)
+
+    def reader(
+        self, path: str | Path, num_frames: int, fps: float, first_segment: int = 0
+    ) -> SegmentReader:
+        """Read a video's segments, and of each what the store's model saw of it."""
+        ranges = segment_ranges(num_frames, self.segment_frames)
+        seen = None if self.window is None else self.window.of_segments(ranges, num_frames, fps)
+        return SegmentReader(path, ranges, self.keyframes, first_segment, seen)
 
     def fill(self, config: BackboneConfig) -> BackboneConfig:
         """Ask for the recipe's prompt, and for its frames where nothing else is asked for."""

@@ -14,6 +14,8 @@ from enum import Enum, IntEnum
 from typing import Any, Literal, Self
 
 from hiprobe.store.schema import STRUCTURE
+from hiprobe.store.windows import ATTRIBUTE as WINDOW
+from hiprobe.store.windows import SEGMENT, Window
 
 WHOLE: Literal["whole"] = "whole"
 
@@ -57,6 +59,7 @@ RULES = {
     "processor": (_R, _I, _W, _I, _I),
     "segment_frames": (_R, _W, _R, _R, _I),
     "keyframes": (_R, _W, _R, _I, _I),
+    "window": (_R, _W, _R, _R, _I),
     "frame_pixels": (_R, _W, _R, _R, _I),
     "fps_shown": (_R, _W, _R, _R, _I),
     "layers": (_R, _I, _I, _I, _I),
@@ -171,6 +174,8 @@ class Provenance:
     segment_frames : int or 'whole' or None
     keyframes : int or None
         Keyframes per segment, K.
+    window : Window or None
+        What the model sees of a segment; None: the segment.
     frame_pixels : (int, int) or None
         Fewest and most pixels of a frame; None also where the processor is used as it comes.
     fps_shown : float or None
@@ -190,6 +195,7 @@ class Provenance:
     prompt_text: str | None = None
     segment_frames: int | Literal["whole"] | None = None
     keyframes: int | None = None
+    window: Window | None = None
     frame_pixels: tuple[int, int] | None = None
     fps_shown: float | None = None
     layers: tuple[int, ...] | None = None
@@ -207,6 +213,7 @@ class Provenance:
             prompt_text=attributes.get("prompt_text"),
             segment_frames=attributes.get("segment_frames"),
             keyframes=attributes.get("keyframes"),
+            window=Window.of_record(attributes.get(WINDOW)),
             frame_pixels=(pixels[0], pixels[1]) if isinstance(pixels, list) else None,
             fps_shown=attributes.get("fps_shown"),
             layers=tuple(layers) if isinstance(layers, list) else None,
@@ -274,6 +281,8 @@ class Provenance:
         """What is recorded under a name of `RULES`; None where nothing is."""
         if name == "num_features":
             return self.num_features
+        if name == WINDOW:  # older stores, which have none, are silent about it
+            return self.attributes.get(name) or SEGMENT
         value: Any = self.attributes
         for key in name.split("."):
             value = _mapping(value).get(key)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hiprobe.store import lazy, schema
+from hiprobe.store.answer_rows import Answers
 from hiprobe.store.errors import StoreError
 from hiprobe.store.opened import OpenedStore
 from hiprobe.store.provenance import Provenance
@@ -149,6 +150,22 @@ class FeatureStore:
         """
         return self._opened.states[self._states_name(tap, prompt)].tap
 
+    @property
+    def has_windows(self) -> bool:
+        """Whether the model saw other frames than the segments': `segments` says which."""
+        return self._opened.has_windows
+
+    @cached_property
+    def answers(self) -> Answers | None:
+        """Rows of the model's LM head for some answer words; None where the store has none.
+
+        Raises
+        ------
+        StoreError
+            They are damaged.
+        """
+        return self._opened.answers()
+
     @cached_property
     def videos(self) -> pd.DataFrame:
         """One row a video, finished or not, indexed by ``video_id``.
@@ -162,7 +179,8 @@ class FeatureStore:
     def segments(self) -> pd.DataFrame:
         """One row a segment of a finished video, in row order.
 
-        Columns: video_id, segment, start_frame, stop_frame.
+        Columns: video_id, segment, start_frame, stop_frame; where the model saw other frames than
+        these, also window_start, window_stop.
         """
         return self._index.segment_table()
 

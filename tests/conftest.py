@@ -69,6 +69,7 @@ def make_store(tmp_path):
         seed=0,
         name="features.zarr",
         provenance=None,
+        answers=None,
     ) -> Path:
         rng = np.random.default_rng(seed)
         path = tmp_path / name
@@ -83,6 +84,7 @@ def make_store(tmp_path):
             num_features=num_features,
             provenance=provenance,
             row_block=8,
+            answers=answers,
         )
         with writer:
             plans = [_plan(index, labels) for index in range(num_videos)]
