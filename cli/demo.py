@@ -27,6 +27,9 @@ def demo(
 
     require_extract()
     from hiprobe.demo.inputs import DemoInputs
+    from hiprobe.demo.questions import INCIDENTS, question
+    from hiprobe.extract.config import DEFAULT_PROMPT
+    from hiprobe.store.taps import HIDDEN_STATES, TAPS
 
     started = time.monotonic()
     inputs = DemoInputs(out, seed)
@@ -35,12 +38,26 @@ def demo(
     manifest, store = out / "manifest.csv", out / "features.zarr"
     probe, results = out / "probe.json", out / "results"
     labels = ["--annotations", inputs.annotations]
+    # All that one pass gives: its methods are compared at the end.
+    taps = ",".join(tap for tap in TAPS if tap != HIDDEN_STATES)
+    prompts = ["--prompt", DEFAULT_PROMPT, "--prompt", f"incident={question(INCIDENTS)}"]
     for command in (
         ["manifest", "folder", inputs.videos, *labels, "--out", manifest],
-        ["extract", manifest, store, "--model", inputs.model, "--thumbnails"],
+        [
+            "extract",
+            manifest,
+            store,
+            "--model",
+            inputs.model,
+            "--thumbnails",
+            "--taps",
+            taps,
+            *prompts,
+        ],
         ["probe", store, probe],
         ["evaluate", store, probe, results],
         ["layers", store, results / "layers"],
+        ["table", "methods", store, "--out", results / "methods"],
         ["explain", store, results, "--model", inputs.model, "--which", "anomalous"],
     ):
         _run([str(part) for part in command])
@@ -59,7 +76,8 @@ def _make(inputs: DemoInputs) -> None:
         inputs.make(lambda count: bar.update(task, completed=count))
     print(
         f"Copied the embedded Qwen2.5-VL of 2.6 M parameters to {inputs.model}. It has learned to\n"
-        "describe clips like these, never what is abnormal. It knows no real video."
+        "describe clips like these and to say whether somebody fights or drives, never what is\n"
+        "abnormal. It knows no real video."
     )
 
 

@@ -23,6 +23,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from hiprobe.demo.captions import STYLES, caption
 from hiprobe.demo.clips import plan_clips
+from hiprobe.demo.questions import ACTIONS, NO, YES, question
 from hiprobe.extract.backbone import DEFAULT_PROMPT
 from hiprobe.extract.segments import SEGMENT_FRAMES
 
@@ -115,7 +116,7 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2_5_VLForCon
 
 
 def new_processor() -> Qwen2_5_VLProcessor:
-    """Make the processor; its tokenizer is trained on the captions and the prompts."""
+    """Make the processor; its tokenizer is trained on captions, prompts, questions and answers."""
     clips = plan_clips(200, seed=TOKENIZER_SEED)
     corpus = [
         caption(clip, start, start + SEGMENT_FRAMES, style)
@@ -123,9 +124,10 @@ def new_processor() -> Qwen2_5_VLProcessor:
         for start in range(0, clip.num_frames, SEGMENT_FRAMES)
         for style in STYLES
     ]
+    corpus += [*PROMPTS, *(question([one]) for one in ACTIONS.values()), YES, NO] * 20
     return Qwen2_5_VLProcessor(
         Qwen2VLImageProcessor(size=FRAME_PIXELS),
-        byte_tokenizer(SPECIAL_TOKENS, [*corpus, *(PROMPTS * 20)], VOCABULARY),
+        byte_tokenizer(SPECIAL_TOKENS, corpus, VOCABULARY),
         Qwen2VLVideoProcessor(size=FRAME_PIXELS),
         chat_template=CHAT_TEMPLATE,
     )

@@ -1,10 +1,12 @@
 """Train the demo's model: ``make demo-model``, or ``python -m hiprobe.demo.train OUT``.
 
 A Qwen2.5-VL of 2.7 M parameters learns to answer open prompts about generated clips with
-one-line captions: who does what, and where. Nothing tells it what is abnormal, two kinds of
-anomaly never occur, and no clip of the demo does. Beside the caption loss, a linear head, thrown
-away afterwards, tells from the vision tokens where people, cars and flames are; the first steps
-train the vision tower on that alone. Without it the captions are learned several times slower.
+one-line captions, who does what, and where; and by yes or no whether something is done. Nothing
+tells it what is abnormal, two kinds of anomaly never occur, and no clip of the demo does.
+
+Beside the caption loss, a linear head, thrown away afterwards, tells from the vision tokens where
+people, cars and flames are; the first steps train the vision tower on that alone. Without it the
+captions are learned several times slower.
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ from hiprobe.demo.training_data import (
 )
 from hiprobe.extract.vision_windows import batch_windows
 
-NUM_STEPS = 2000
+NUM_STEPS = 2200
 WARM_UP_STEPS = 80
 # Steps on the foreground alone, before the captions.
 VISION_STEPS = 300
@@ -105,7 +107,7 @@ def train(
 def _losses(
     model: Any, head: torch.nn.Linear, batch: dict[str, torch.Tensor], with_caption: bool
 ) -> dict[str, torch.Tensor]:
-    """Caption loss (once the captions have begun) and foreground loss of one batch."""
+    """Loss of captions and answers (once they have begun) and foreground loss of one batch."""
     # The whole model does not give its vision tokens away, so they are caught on their way.
     vision_tokens = []
     hook = model.model.visual.register_forward_hook(

@@ -1,4 +1,4 @@
-"""What the demo's model is trained on: fresh segments of generated clips, with captions."""
+"""What the demo's model is trained on: segments of generated clips, with captions and answers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from hiprobe.demo.captions import STYLES, caption
 from hiprobe.demo.clips import Clip, Renderer, plan_clips
 from hiprobe.demo.model import END_OF_TEXT, PROMPTS
+from hiprobe.demo.questions import draw_question, seen_actions
 from hiprobe.extract.backbone import DEFAULT_PROMPT, chat_text, process_segments
 from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES, keyframe_indices
 from hiprobe.extract.video import Segment
@@ -23,6 +24,8 @@ HELD_OUT_EVENTS = ("crowd", "pavement_car")
 # Clips of a lower seed are never trained on: the demo's and the benchmark's evaluation clips.
 FIRST_TRAINING_SEED = 10_000
 CLIPS_PER_BATCH, SEGMENTS_PER_CLIP = 8, 4
+# Of the segments that answer a question by yes or no; the others are described.
+QUESTION_SHARE = 0.4
 # The auxiliary target: the share of foreground in the cells of each keyframe. A merged vision
 # token of the model covers two keyframes and 28 x 28 pixels, so 2 x 4 x 4 cells of 7 pixels.
 GRID = (2, 3)
@@ -68,7 +71,7 @@ class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
         return self._num_batches
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        """Model inputs with ``labels`` (-100 outside the caption) and ``foreground``.
+        """Model inputs with ``labels`` (-100 outside the answer) and ``foreground``.
 
         ``foreground``: (32 * merged vision tokens of a segment, cell) float32.
         """
@@ -77,11 +80,11 @@ class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
         seed = self._first_seed + index
         rng = np.random.default_rng((seed, 1))
         samples = list(draw_samples(plan_clips(CLIPS_PER_BATCH, seed, TRAINED_EVENTS), rng))
-        endings = [sample.text + END_OF_TEXT for sample in samples]
-        # Half of them answer the default prompt.
-        prompts = [*PROMPTS, *[DEFAULT_PROMPT] * (len(PROMPTS) - 2)]
+        exchanges = [_exchange(sample, rng) for sample in samples]
+        endings = [answer + END_OF_TEXT for _, answer in exchanges]
         texts = [
-            chat_text(self._processor, str(rng.choice(prompts))) + ending for ending in endings
+            chat_text(self._processor, prompt) + ending
+            for (prompt, _), ending in zip(exchanges, endings, strict=True)
         ]
         batch = process_segments(
             self._processor,
@@ -90,7 +93,7 @@ class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
             [sample.clip.fps for sample in samples],
         )
         labels = torch.full_like(batch["input_ids"], -100)
-        # Padding is on the left, so a caption ends its row.
+        # Padding is on the left, so an answer ends its row.
         for row, ending in enumerate(endings):
             length = len(self._processor.tokenizer(ending)["input_ids"])
             labels[row, -length:] = batch["input_ids"][row, -length:]
@@ -99,6 +102,16 @@ class TrainingBatches(Dataset[dict[str, torch.Tensor]]):
             "labels": labels,
             "foreground": torch.cat([_token_targets(sample.foreground) for sample in samples]),
         }
+
+
+def _exchange(sample: Sample, rng: np.random.Generator) -> tuple[str, str]:
+    """Draw a prompt and what is to be answered."""
+    if rng.random() < QUESTION_SHARE:
+        start, stop = sample.segment.start_frame, sample.segment.stop_frame
+        return draw_question(seen_actions(sample.clip, start, stop), rng)
+    # Half of them answer the default prompt.
+    prompts = [*PROMPTS, *[DEFAULT_PROMPT] * (len(PROMPTS) - 2)]
+    return str(rng.choice(prompts)), sample.text
 
 
 def draw_samples(clips: list[Clip], rng: np.random.Generator) -> Iterator[Sample]:
