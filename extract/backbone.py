@@ -19,6 +19,7 @@ import torch
 from hiprobe.extract.chat_template import chat_text
 from hiprobe.extract.compiled import compile_blocks
 from hiprobe.extract.config import DEFAULT_PROMPT, BackboneConfig
+from hiprobe.extract.device_frames import DeviceFrames
 from hiprobe.extract.forward_pass import ForwardPass
 from hiprobe.extract.frame_size import caps_pixels, frame_pixels, size_options
 from hiprobe.extract.lm_head import read_answers
@@ -133,6 +134,9 @@ class Backbone:
         if config.compile:
             compile_blocks(model, decoder)
         self._pixels = frame_pixels(config, processor)
+        self._frames = DeviceFrames(
+            processor, self._pixels, call_options(processor, self._pixels), config, self.device
+        )
 
     @property
     def segment_bytes(self) -> int:
@@ -163,8 +167,9 @@ class Backbone:
         texts = [self._text] * len(segments)
         rates = [fps] * len(segments) if isinstance(fps, float | int) else fps
         batch = process_segments(
-            self._processor, texts, segments, rates, self._pixels, self.config.fps_shown
-        )
+            self._processor, texts, segments, rates, self._pixels, self.config.fps_shown,
+            has_content=not self._frames.are_on_device,
+        ) | self._frames.decoded(segments)  # fmt: skip
         # Cast here, in a reader's thread: the thread that runs the model has no time for it.
         return {
             name: self._pinned(value.to(self._model.dtype) if "pixel_values" in name else value)
@@ -199,12 +204,9 @@ class Backbone:
         On a GPU the pass only has been queued then, and the next one may be queued behind it. All
         memory that it takes has been asked for, so want of memory is raised here.
         """
-        on_device = {
-            name: value.to(self.device, non_blocking=True) for name, value in inputs.items()
-        }
         states = {
             name: taken.float().to("cpu", non_blocking=True)
-            for name, taken in self._pass.run(on_device).items()
+            for name, taken in self._pass.run(self._frames.to_device(inputs)).items()
         }
         copied = None
         if self.device.type == "cuda":
@@ -221,7 +223,8 @@ class Backbone:
     def _pinned(self, value: torch.Tensor) -> torch.Tensor:
         """Where the GPU can copy it from while the processor does something else."""
         try:
-            return value.pin_memory() if self.device.type == "cuda" else value
+            is_pinned = self.device.type == "cuda" and not value.is_meta
+            return value.pin_memory() if is_pinned else value
         except RuntimeError:  # no more memory can be pinned: it is copied more slowly
             return value
 
@@ -250,7 +253,7 @@ class Backbone:
             "prompt_text": self._text,
             "processor": {
                 "class": type(self._processor).__name__,
-                "call": _call_options(self._processor, self._pixels),
+                "call": call_options(self._processor, self._pixels) | self._frames.recorded(),
                 "video": _plain(self._processor.video_processor.to_dict()),
             },
             "frame_pixels": None if self._pixels is None else list(self._pixels),
@@ -278,6 +281,8 @@ def process_segments(
     rates: Sequence[float],
     pixels: tuple[int, int] | None = None,
     fps_shown: float | None = None,
+    *,
+    has_content: bool = True,
 ) -> Any:
     """Make one left-padded batch of model inputs, each segment a video of its own.
 
@@ -294,16 +299,19 @@ def process_segments(
         Of a frame, from `frame_pixels`.
     fps_shown : float, optional
         See `BackboneConfig`.
+    has_content : bool
+        Otherwise there are no pixel values, but a tensor of their shape on torch's meta device.
     """
+    videos = [torch.from_numpy(segment.keyframes).permute(0, 3, 1, 2) for segment in segments]
     return processor(
         text=list(texts),
-        videos=[torch.from_numpy(segment.keyframes).permute(0, 3, 1, 2) for segment in segments],
+        videos=videos if has_content else [video.to("meta") for video in videos],
         video_metadata=[
             _metadata(segment, fps, fps_shown) for segment, fps in zip(segments, rates, strict=True)
         ],
         return_tensors="pt",
         padding=True,
-        **_call_options(processor, pixels),
+        **call_options(processor, pixels),
         **size_options(processor, pixels, len(segments[0].keyframes)),
     )
 
@@ -319,7 +327,7 @@ def _metadata(segment: Segment, fps: float, fps_shown: float | None) -> dict[str
     return {"total_num_frames": num_frames, "frames_indices": indices, "fps": fps}
 
 
-def _call_options(processor: Any, pixels: tuple[int, int] | None) -> dict[str, Any]:
+def call_options(processor: Any, pixels: tuple[int, int] | None) -> dict[str, Any]:
     """Options of the processor's call that change the numbers; they are recorded."""
     # The keyframes are chosen already. Left padding puts the last prompt token last for every
     # segment of a batch, as `generate` needs it too.

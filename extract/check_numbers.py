@@ -12,7 +12,7 @@ import numpy as np
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.batch_size import BatchSize, launch_of_any_size
 from hiprobe.extract.check_inputs import Sample
-from hiprobe.extract.state_distances import TINY, distances_between, relative_l2
+from hiprobe.store.state_distances import TINY, distances_between, relative_l2
 from hiprobe.store.taps import HIDDEN_STATES
 
 PASSED, FAILED, SKIPPED = "passed", "FAILED", "skipped"

@@ -40,8 +40,10 @@ class BackboneConfig:
         Put the model on a GPU that another process of hiprobe has its own on, too.
     attention : {'auto', 'sdpa', 'flash_attention_2', 'eager'}
         Transformers' implementation; 'auto' is its own choice, SDPA where the model has it.
-    load_in : {'full', '8bit', '4bit'}
-        Weights quantised by bitsandbytes; needs a CUDA GPU.
+    load_in : {'full', 'int8', 'fp8', '8bit', '4bit'}
+        'int8', 'fp8': weights and activations of the decoder's linear layers, by torchao; fp8 needs
+        a CUDA GPU of compute capability 8.9. '8bit', '4bit': weights, by bitsandbytes; need a CUDA
+        GPU.
     compile : bool
         ``torch.compile`` each decoder layer and each block of the vision tower.
     min_pixels, max_pixels : int or None
@@ -49,6 +51,9 @@ class BackboneConfig:
         utilities have it, unless the checkpoint's own range ends below; `OWN_PIXELS`: its own.
     fps_shown : float or None
         Tell the model that keyframes follow each other at so many a second; None: the truth.
+    frames_on_device : bool or None
+        Resize and normalise frames on the model's device; None: on a GPU. See
+        `hiprobe.extract.device_frames`.
     keep_wrapped : bool
         See `hiprobe.extract.chat_template.chat_text`: for stores that were made so.
     taps : tuple of str
@@ -72,6 +77,7 @@ class BackboneConfig:
     min_pixels: int | None = None
     max_pixels: int | None = None
     fps_shown: float | None = None
+    frames_on_device: bool | None = None
     keep_wrapped: bool = False
     taps: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()

@@ -13,10 +13,10 @@ from hiprobe.extract.batches import End, Part
 from hiprobe.extract.changed_files import CHANGED
 from hiprobe.extract.overlap import WriteBehind
 from hiprobe.extract.plan import Job
-from hiprobe.extract.state_distances import relative_l2, tolerance_of
 from hiprobe.extract.tally import Progress
 from hiprobe.store import DONE, FAILED, BlockWriter, VideoError
 from hiprobe.store.provenance import Provenance
+from hiprobe.store.state_distances import relative_l2, tolerance_of
 from hiprobe.store.taps import HIDDEN_STATES
 
 

@@ -21,16 +21,16 @@ from hiprobe.extract.changed_files import changed_file
 from hiprobe.extract.config import BackboneConfig
 from hiprobe.extract.prompts import further_taps, texts_of
 from hiprobe.extract.recipe import Recipe, compare_with_model
-from hiprobe.extract.state_distances import (
+from hiprobe.extract.video import inspect_video
+from hiprobe.store import FeatureStore, ModelError, StoreError, StoreWriter, VideoError
+from hiprobe.store.provenance import ModelRecord, Purpose
+from hiprobe.store.state_distances import (
     TINY,
     distances_between,
     indistinct_layers,
     relative_l2,
     tolerance_of,
 )
-from hiprobe.extract.video import inspect_video
-from hiprobe.store import FeatureStore, ModelError, StoreError, StoreWriter, VideoError
-from hiprobe.store.provenance import ModelRecord, Purpose
 from hiprobe.store.taps import HIDDEN_STATES
 
 DIGESTS = {

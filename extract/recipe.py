@@ -92,6 +92,8 @@ def _shown_alike(config: BackboneConfig, origin: Provenance) -> BackboneConfig:
     config = replace(config, keep_wrapped=WRAPPED_VIDEO in (origin.prompt_text or ""))
     if config.fps_shown is None:
         config = replace(config, fps_shown=origin.fps_shown)
+    if config.frames_on_device is None:
+        config = replace(config, frames_on_device=origin.frames_on_device)
     if (config.min_pixels, config.max_pixels) != (None, None):
         return config
     low, high = origin.frame_pixels or (OWN_PIXELS, OWN_PIXELS)

@@ -17,7 +17,7 @@ from hiprobe.store.windows import window_record
 # What `--dtype` and so on take; a store may record what another program called it.
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
-QUANTISATIONS = ("full", "8bit", "4bit")
+QUANTISATIONS = ("full", "int8", "fp8", "8bit", "4bit")
 
 
 def is_store(path: Path) -> bool:

@@ -228,6 +228,12 @@ class Provenance:
         frames = self.segment_frames
         return None if frames is None or frames == WHOLE else int(frames)
 
+    @property
+    def frames_on_device(self) -> bool:
+        """Whether frames became pixel values on the model's device, and not on the CPU before."""
+        call = _mapping(self.attributes.get("processor")).get("call")
+        return bool(_mapping(call).get("frames_on_device"))
+
     def compare(self, other: Provenance, purpose: Purpose) -> Comparison:
         """Compare with another record.
 

@@ -26,6 +26,7 @@ _CLASSES = {
     "distance": "distance:DistanceScorer",
     "mahalanobis": "mahalanobis:MahalanobisScorer",
     "nearest": "nearest:NearestScorer",
+    "spherical": "spherical:SphericalScorer",
 }
 SCORERS = tuple(_CLASSES)
 __all__ = [

@@ -29,7 +29,7 @@ def relative_l2(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 def tolerance_of(model: ModelRecord) -> float:
     """How far a segment may be from what is stored: `relative_l2` of any layer."""
-    if model.load_in in ("8bit", "4bit"):
+    if model.load_in not in (None, "full"):
         return QUANTISED_TOLERANCE
     return TOLERANCES.get(str(model.dtype), TOLERANCES["bfloat16"])
 
