@@ -16,7 +16,7 @@ import typer
 from hiprobe.store.scorers import SCORERS, is_name
 
 NumberKind = type[int] | type[float]
-METHODS = ("hiprobe", "robust-heads", "spherical")
+METHODS = ("hiprobe", "robust-heads", "spherical", "answers", "ordinal")
 LAYER_RULES = (
     "dlsp",
     "last",
@@ -245,7 +245,8 @@ Method = Annotated[
         parser=_method,
         metavar="METHOD",
         help=f"Make the probe by this method, of {', '.join(METHODS)}: the paper's; on attention "
-        "heads of two prompts or more, HeadHunt-VAD's; prototypes on the sphere, SphereVAD's.",
+        "heads of two prompts or more, HeadHunt-VAD's; prototypes on the sphere, SphereVAD's; and "
+        "without any label the model's own p(yes), or its mean over prompts NAME-10 to NAME-100.",
     ),
 ]
 Tap = Annotated[
