@@ -23,6 +23,7 @@ def evaluate(
     length: options.Length = "true",
     ends: options.Ends = "exclusive",
     allow_overlap: options.AllowOverlap = False,
+    refine: options.Refine = None,
 ) -> None:
     """Score the test videos, localize anomalies, measure AUC and AP, write a report (CPU only)."""
     from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
@@ -42,6 +43,7 @@ def evaluate(
         manifest=manifest,
         convention=Convention(length, ends),
         allow_overlap=allow_overlap,
+        refine=refine,
     )
     with status("evaluating") as on_step:
         metrics = run_evaluate(config, on_step)
@@ -59,7 +61,8 @@ def print_metrics(metrics: dict[str, Any], results: Path) -> None:
         _print_events(events)
     smoothed = metrics["smoothed"]
     if smoothed["auc"] is not None:
-        say(f"AUC {smoothed['auc']:.4f}  AP {smoothed['ap']:.4f}  (smoothed scores)")
+        refined = ", refined within each video" if metrics.get("refinement") else ""
+        say(f"AUC {smoothed['auc']:.4f}  AP {smoothed['ap']:.4f}  (smoothed scores{refined})")
         _print_draws(metrics.get("draws"))
     elif metrics["num_anomalous_frames"] is not None:
         say("AUC and AP are undefined: the test frames are of one class only.")
@@ -93,6 +96,9 @@ def _print_frame_level(metrics: dict[str, Any]) -> None:
     if last := metrics.get("last_layer"):
         name = f"last layer ({last['layer']}), smoothed"
         table.add_row(name, _area(last, "auc"), _area(last, "ap"))
+    if refined := metrics.get("refinement"):
+        without = refined["without"]
+        table.add_row("not refined, smoothed", _area(without, "auc"), _area(without, "ap"))
     for name, areas in metrics["controls"].items():
         table.add_row(f"control: {name}", _area(areas, "auc"), _area(areas, "ap"), style="dim")
     terminal().print(table)

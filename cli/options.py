@@ -16,6 +16,7 @@ import typer
 from hiprobe.store.scorers import SCORERS, is_name
 
 NumberKind = type[int] | type[float]
+METHODS = ("hiprobe", "robust-heads", "spherical", "answers", "ordinal")
 LAYER_RULES = (
     "dlsp",
     "last",
@@ -92,6 +93,13 @@ def _layer_choice(text: str) -> str | int | tuple[int, ...] | None:
         return None if text == "auto" else text
     found = _layer_list(text, f"auto, {', '.join(LAYER_RULES)}")
     return found[0] if len(found) == 1 else found
+
+
+def _method(text: str) -> str:
+    """Read a method's name; anything else is wrong usage."""
+    if text not in METHODS:
+        raise typer.BadParameter(f"{text!r}: expected {', '.join(METHODS)}")
+    return text
 
 
 def number(word: str, described: str, kind: NumberKind, minimum: float = -math.inf) -> Any:
@@ -189,6 +197,13 @@ Manifest = Annotated[
         help="Take splits, labels and annotations from this manifest instead of the store."
     ),
 ]
+Refine = Annotated[
+    Literal["within-video"] | None,
+    typer.Option(
+        help="Make each score the softmax-weighted mean of those of the segments of the same video "
+        "that look most alike, by the store's tap frames_mean.",
+    ),
+]
 AllowOverlap = Annotated[
     bool,
     typer.Option("--allow-overlap", help="Test on videos that were trained on too; say so."),
@@ -222,6 +237,31 @@ LayerChoice = Annotated[
         help="Read this layer, such as 20; or several, such as 12-20 or 8,16, whose log odds are "
         f"averaged; or let one of the rules {', '.join(LAYER_RULES)} choose. auto is "
         "upper-half; the paper's rule is dlsp.",
+    ),
+]
+Method = Annotated[
+    str,
+    typer.Option(
+        parser=_method,
+        metavar="METHOD",
+        help=f"Make the probe by this method, of {', '.join(METHODS)}: the paper's; on attention "
+        "heads of two prompts or more, HeadHunt-VAD's; prototypes on the sphere, SphereVAD's; and "
+        "without any label the model's own p(yes), or its mean over prompts NAME-10 to NAME-100.",
+    ),
+]
+Tap = Annotated[
+    Literal["hidden_states", "heads", "frames_mean", "frames_last"] | None,
+    typer.Option(
+        help="Read the layers of this tap, as `extract --taps` stored them; the method's own if "
+        "left out.",
+    ),
+]
+PromptName = Annotated[
+    str,
+    typer.Option(
+        "--prompt",
+        metavar="NAME",
+        help="Read the states of this prompt, by its name; the store's first if left out.",
     ),
 ]
 Mil = Annotated[

@@ -37,6 +37,9 @@ def probe(
     bins: options.Bins = 50,
     l2: options.L2 = DEFAULT_L2,
     mil: options.Mil = 0,
+    method: options.Method = "hiprobe",
+    tap: options.Tap = None,
+    prompt: options.PromptName = "",
     manifest: options.Manifest = None,
     repeats: Annotated[
         int,
@@ -71,6 +74,9 @@ def probe(
         mil=mil,
         target_far=target_far,
         calibration=calibrate,
+        method=method,
+        tap=tap,
+        prompt=prompt,
     )
     with progress("layer saliency") as on_layer:
         result = run_repeats(config, repeats, on_layer)
@@ -99,12 +105,30 @@ def _print_result(result: Probe, out: Path) -> None:
         terminal().print(table)
     training = result.training
     layers = layer_list(result.layers_read)
+    reads = "" if all(one.is_plain for one in result.inputs) else _reads(result)
     say(
         f"layer{'s' * (len(result.layers_read) > 1)} {layers} ({training['layer_choice']}), "
         f"trained on {len(training['video_ids'])} videos ({training['num_samples']} samples, "
         f"{training['num_anomalous_samples']} anomalous)\n"
-        f"threshold {_threshold(result)}\n{_calibration(result)}\nwrote {out}; of other videos it "
-        f"needs `hiprobe extract --layers {layer_list(result.layers_of_all_draws)}`"
+        f"{reads}threshold {_threshold(result)}\n{_calibration(result)}\nwrote {out}; of other "
+        f"videos it needs `hiprobe extract --layers {layer_list(result.layers_of_all_draws)}"
+        f"{_taps(result)}`"
+    )
+
+
+def _reads(result: Probe) -> str:
+    """Say what is read beside hidden states, in a line."""
+    listed = [str(one) for member in result.members for one in member.inputs]
+    return f"reads {'; '.join(listed)}\n"
+
+
+def _taps(result: Probe) -> str:
+    """Write the options of `extract` that fill the taps and prompts that are read."""
+    inputs = result.inputs_of_all_draws
+    taps = ",".join(dict.fromkeys(one.tap for one in inputs))
+    prompts = dict.fromkeys(one.prompt for one in inputs if one.prompt)
+    return (f" --taps {taps}" if taps != "hidden_states" else "") + "".join(
+        f" --prompt {name}=TEXT" for name in prompts
     )
 
 
@@ -116,6 +140,8 @@ def _threshold(result: Probe) -> str:
             f"{threshold['value']:.4f}: {threshold['target_far']:g} of {threshold['num_segments']} "
             "held-out normal segments lie above"
         )
+    if threshold.get("kind") == "even-odds":
+        return f"{threshold['value']:.4f}: yes is as likely as no"
     mean, kappa, std = (threshold[name] for name in ("mean", "kappa", "std"))
     return f"{threshold['value']:.4f} = {mean:.4f} + {kappa:g} · {std:.4f}"
 

@@ -16,8 +16,8 @@ NUM_COLUMNS = 4  # of the metrics: a terminal is narrow; the files hold all
 
 def table(
     kind: Annotated[
-        Literal["cross-dataset", "ablation", "keyframes"],
-        typer.Argument(help="The paper's table to make: 3, 4 or 5."),
+        Literal["cross-dataset", "ablation", "keyframes", "methods"],
+        typer.Argument(help="The paper's table to make: 3, 4 or 5; or all methods side by side."),
     ],
     stores: Annotated[
         list[Path], typer.Argument(help="The stores, whose test splits are tested on.")
@@ -46,13 +46,15 @@ def table(
         bool, typer.Option("--latex", help="Write the table for a paper too, as LaTeX.")
     ] = False,
 ) -> None:
-    """Make one of the paper's tables from stores.
+    """Make one of the paper's tables from stores, or that of all methods.
 
     cross-dataset: train on one store, test on another, for all pairs of one model.
 
     ablation: last and middle layer, other scorers, fixed thresholds.
 
     keyframes: stores that `extract --keyframes K` made, one for each K.
+
+    methods: all methods and taps that a store allows, each compared with the paper's.
     """
     from rich.table import Table
 

@@ -13,19 +13,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from scipy.special import expit
 
 from hiprobe.evaluate.draw_errors import draw_errors
 from hiprobe.evaluate.measure import few_videos, measure
 from hiprobe.evaluate.peaks import peak_thumbnails
+from hiprobe.evaluate.refine import Refinement
 from hiprobe.evaluate.report import publish
 from hiprobe.evaluate.test_set import DEFAULT_CONVENTION, Convention, TestSet
 from hiprobe.store import FeatureStore, HiProbeError, Probe
 from hiprobe.store.localization import DEFAULT_SIGMA
-from hiprobe.store.probe_members import layer_list, read_logits, scores_of
+from hiprobe.store.probe_inputs import has_inputs
+from hiprobe.store.probe_members import Member, check_members, layer_list, read_logits, scores_of
 from hiprobe.store.provenance import Purpose
+from hiprobe.store.scorers.answer_scorer import AnswerScorer
 from hiprobe.store.train_test_overlap import check_overlap, files_of, files_trained_on
 
+LAST_LAYER = "last_layer"
 LIBRARIES = ("hiprobe", "numpy", "scipy", "scikit-learn", "zarr")
 
 
@@ -50,6 +55,8 @@ class EvaluateConfig:
         How annotations become labels of frames.
     allow_overlap : bool
         Evaluate videos that were trained on too, with a warning.
+    refine : {'within-video'} or None
+        Refine scores over similar segments; see `hiprobe.evaluate.refine`.
     """
 
     store: Path
@@ -63,6 +70,7 @@ class EvaluateConfig:
     manifest: Path | None = None
     convention: Convention = DEFAULT_CONVENTION
     allow_overlap: bool = False
+    refine: str | None = None
 
 
 def run_evaluate(
@@ -94,31 +102,41 @@ def run_evaluate(
         where=config.probe,
     )
     on_step("scoring")
-    # A store of few layers may lack the last one: there is nothing to compare with then.
-    compared = [one for one in (probe.baseline,) if one and one.layer in store.layers]
+    refinement = Refinement.of(config.refine, store) if config.refine else None
+    compared = _compared(probe, store, test)
     # Some videos at a time: a layer of a large test set does not fit into memory.
     ensembles = [probe.members, *(draw.members for draw in probe.draws)]
-    found = read_logits([*ensembles, *([one] for one in compared)], test.states)
+    found = read_logits([*ensembles, *([one] for one in compared.values())], test.states)
     (logits, *further), others = found[: len(ensembles)], found[len(ensembles) :]
     threshold = probe.threshold["value"] if config.threshold is None else config.threshold
-    scored = test.score(probe.scores_of(logits), config.sigma, threshold)
+    refine = _refiner(refinement, test)
+    scored = test.score(refine(probe.scores_of(logits)), config.sigma, threshold)
     metrics = measure(scored, config.num_resamples, config.seed, on_step)
     if probe.draws:
         drawn = [
-            test.score(scores_of(own, draw.calibration), config.sigma)
+            test.score(refine(scores_of(own, draw.calibration)), config.sigma)
             for own, draw in zip(further, probe.draws, strict=True)
         ]
         seeds = [one.get("seed") for one in trained]
         metrics["draws"] = draw_errors([scored, *drawn], seeds, metrics["smoothed"]["ap_se"])
-    for one, own in zip(compared, others, strict=True):
-        last = test.score(expit(own), config.sigma, threshold)
-        metrics["last_layer"] = {"layer": one.layer, **last.areas(last.smoothed)}
+    for name, own in zip(compared, others, strict=True):
+        other = test.score(refine(expit(own)), config.sigma, threshold)
+        areas = other.areas(other.smoothed)
+        if name == LAST_LAYER:
+            metrics[name] = {"layer": compared[name].layer, **areas}
+        else:
+            metrics["controls"][name] = areas
+    if refinement is not None:
+        plain = test.score(probe.scores_of(logits), config.sigma, threshold)
+        metrics["refinement"] = refinement.to_json() | {"without": plain.areas(plain.smoothed)}
     metrics |= {
         "ground_truth": config.convention.to_json(),
         "warnings": [*test.warnings, *overlap, *other_settings, *few_videos(metrics)],
         "provenance": _provenance(store, probe, config),
         "layer": probe.layer,
         "layers_read": list(probe.layers_read),
+        "method": probe.method,
+        "inputs": [one.to_json() for one in probe.inputs],
         "layers": probe.layers,
     }
     on_step("writing the report")
@@ -131,6 +149,32 @@ def run_evaluate(
         thumbnails=peak_thumbnails(store, scored),
     )
     return metrics
+
+
+def _compared(probe: Probe, store: FeatureStore, test: TestSet) -> dict[str, Member]:
+    """Scorers to hold the result against: a store of few layers or taps may lack what they read."""
+    listed = {**_own_answer(store), **probe.controls}
+    if probe.baseline is not None:
+        listed = {LAST_LAYER: probe.baseline, **listed}
+    ids = list(test.videos.index)
+    return {name: one for name, one in listed.items() if has_inputs(store, one.inputs, ids)}
+
+
+def _own_answer(store: FeatureStore) -> dict[str, Member]:
+    """p(yes) of the last layer, where the store can tell: what the model says without a probe."""
+    answers = store.answers
+    if answers is None or not answers.has_yes_and_no:
+        return {}
+    last = answers.num_layers
+    return {"p_yes": Member.of(last, AnswerScorer.of(answers, last))}
+
+
+def _refiner(refinement: Refinement | None, test: TestSet) -> Callable[[np.ndarray], np.ndarray]:
+    """Refine (segment,) scores, or leave them as they are."""
+    if refinement is None:
+        return lambda scores: scores
+    weights = refinement.weights(test)
+    return lambda scores: np.asarray(weights @ scores)
 
 
 def _check_same_model(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> list[str]:
@@ -156,10 +200,13 @@ def _check_same_model(store: FeatureStore, probe: Probe, config: EvaluateConfig)
 
 
 def _check_layers(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> None:
-    """Refuse a store without the layers that the probe reads."""
-    missing = sorted(set(probe.layers_of_all_draws) - set(store.layers))
+    """Refuse a store without the layers, taps and prompts that the probe reads."""
+    members = [*probe.members, *(one for draw in probe.draws for one in draw.members)]
+    check_members(store, (one for one in members if not one.is_plain), str(config.probe))
+    plain = {one.layer for one in members if one.is_plain}
+    missing = sorted(plain - set(store.layers))
     if missing:
-        needed = layer_list(probe.layers_of_all_draws)
+        needed = layer_list(plain)
         raise HiProbeError(
             f"{config.probe}: reads layers {needed}, of which {store.path} lacks "
             f"{layer_list(missing)}. Extract with `--layers {needed}`, or train a probe "
@@ -186,6 +233,7 @@ def _provenance(store: FeatureStore, probe: Probe, config: EvaluateConfig) -> di
         "options": {
             "split": config.split,
             "sigma_segments": config.sigma,
+            "refine": config.refine,
             "threshold": "probe" if config.threshold is None else config.threshold,
             "manifest": str(config.manifest.absolute()) if config.manifest else None,
         },

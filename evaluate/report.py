@@ -20,10 +20,12 @@ from hiprobe.evaluate.scored import rank_results
 from hiprobe.store import HiProbeError
 from hiprobe.store.descriptions import read_descriptions
 from hiprobe.store.layer_tables import LayerTables
+from hiprobe.store.probe_file import DEFAULT_METHOD
 from hiprobe.store.probe_members import layer_list
 from hiprobe.store.provenance import Provenance
 from hiprobe.store.results import Interval, Results, write_results
 from hiprobe.store.single_files import make_folder, only_writer, write_text
+from hiprobe.store.taps import HIDDEN_STATES
 from hiprobe.store.windows import COLUMNS
 
 CURVE_POINTS = 500
@@ -121,13 +123,18 @@ def _has_frame_labels(results: Results) -> bool:
 
 
 def _title(metrics: dict[str, Any]) -> str:
-    """The model and its layer, or the name of the scores' file."""
+    """The model, the method and the layers, or the name of the scores' file."""
     provenance = metrics["provenance"]
     if "store" not in provenance:
         return Path(provenance["scores"]["path"]).name
     layers = _layers_read(metrics)
     named = f"layer{'s' * (len(layers) > 1)} {layer_list(layers)}"
-    return f"{Path(Provenance.of(provenance['store']).model.id).name}, {named}"
+    taps = dict.fromkeys(one["tap"] for one in metrics.get("inputs", ()))
+    method = metrics.get("method", DEFAULT_METHOD)
+    parts = [Path(Provenance.of(provenance["store"]).model.id).name]
+    parts += [method] * (method != DEFAULT_METHOD)
+    parts += [", ".join(taps)] * ([*taps] not in ([], [HIDDEN_STATES]))
+    return ", ".join([*parts, named])
 
 
 def _layers_read(metrics: dict[str, Any]) -> tuple[int, ...]:

@@ -22,6 +22,8 @@ from hiprobe.store import FeatureStore, HiProbeError, ManifestError, StoreError
 from hiprobe.store.ground_truth import anomalous_frame_counts
 from hiprobe.store.labels import labelled_videos
 from hiprobe.store.localization import DEFAULT_SIGMA, smooth
+from hiprobe.store.probe_inputs import MAX_ROWS
+from hiprobe.store.taps import HIDDEN_STATES
 from hiprobe.store.windows import COLUMNS
 
 __all__ = ["DEFAULT_CONVENTION", "ENDS", "LENGTHS", "Convention", "TestSet"]
@@ -215,8 +217,10 @@ class TestSet:
                 "the videos, or use `hiprobe evaluate`, which measures whole videos too."
             )
 
-    def states(self, layer: int) -> Iterator[np.ndarray]:
-        """Read one layer of the store, some videos at a time.
+    def states(
+        self, layer: int, *, tap: str = HIDDEN_STATES, prompt: str = "", max_rows: int = MAX_ROWS
+    ) -> Iterator[np.ndarray]:
+        """Read one layer of the store, of a tap and a prompt, some videos at a time.
 
         Yields
         ------
@@ -224,7 +228,8 @@ class TestSet:
             One after the other, they are the segments that `score` takes scores of.
         """
         assert self.store is not None, "a test set of a manifest has no states"
-        for _, states in self.store.iter_layer(layer, self.videos.index):
+        ids = self.videos.index
+        for _, states in self.store.iter_layer(layer, ids, max_rows, tap=tap, prompt=prompt):
             yield states
 
     def score(

@@ -16,17 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from hiprobe.extract.backbone import Backbone
+from hiprobe.extract.backbone import Backbone, States
 from hiprobe.extract.config import BackboneConfig
 from hiprobe.extract.generation import MAX_NEW_TOKENS, Describer
 from hiprobe.extract.overlap import read_ahead
+from hiprobe.extract.prompts import further_taps, texts_of
 from hiprobe.extract.recipe import Recipe, compare_with_model
 from hiprobe.extract.video import SegmentReader, VideoInfo, inspect_video
 from hiprobe.store import HiProbeError, Probe
 from hiprobe.store.localization import DEFAULT_SIGMA, intervals, smooth
+from hiprobe.store.probe_inputs import Input
 from hiprobe.store.provenance import Difference, Purpose
 from hiprobe.store.results import Interval
 from hiprobe.store.single_files import write_json
+from hiprobe.store.taps import HIDDEN_STATES, array_name, taps_of
 from hiprobe.store.windows import COLUMNS, window_record
 
 SEGMENTS_AHEAD, BYTES_AHEAD = 4, 2**29
@@ -122,10 +125,10 @@ def detect(
         num_bytes=lambda segment: segment.keyframes.nbytes, max_bytes=BYTES_AHEAD,
     )  # fmt: skip
     for segment in segments:
-        states = backbone.states(backbone.prepare([segment], video.fps))
+        states = backbone.all_states(backbone.prepare([segment], video.fps))
         ranges.append((segment.start_frame, segment.stop_frame))
         windows.append(segment.seen)
-        scores.append(float(probe.score(dict(zip(backbone.layers, states, strict=True)))[0]))
+        scores.append(float(probe.score(_of_inputs(probe, backbone, states))[0]))
         on_segment(video, ranges, scores)
     raw = np.array(scores)
     if not np.isfinite(raw).all():
@@ -216,10 +219,14 @@ def load_probes_backbone(config: DetectConfig, probe: Probe) -> tuple[Backbone, 
     # Others need libraries, or a GPU, that need not be here.
     if attention == "auto" and origin.model.attention in ("eager", "sdpa"):
         attention = origin.model.attention
+    prompts = {one.prompt for one in probe.inputs}
+    texts = texts_of([*taps_of(origin.attributes).values()])
     backbone = Backbone(
         replace(
             Recipe.of(origin, config.probe).fill(config.backbone),
             layers=probe.layers_read,
+            taps=further_taps({one.tap for one in probe.inputs}),
+            further_prompts=tuple((name, texts[name]) for name in texts if name in prompts),
             dtype=dtype,
             attention=attention,
         )
@@ -240,6 +247,16 @@ def load_probes_backbone(config: DetectConfig, probe: Probe) -> tuple[Backbone, 
         )
         for one in comparison.warned
     ]
+
+
+def _of_inputs(probe: Probe, backbone: Backbone, states: States) -> dict[Input, np.ndarray]:
+    """Find what the probe reads among what a pass has given."""
+    layers = {tap.name: tap.layers for tap in backbone.taps} | {HIDDEN_STATES: backbone.layers}
+    first = probe.origin.attributes.get("prompt_name")
+    names = {
+        one: array_name(one.tap, "" if one.prompt == first else one.prompt) for one in probe.inputs
+    }
+    return {one: states[name][layers[name].index(one.layer)] for one, name in names.items()}
 
 
 def _setting(difference: Difference) -> str:

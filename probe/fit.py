@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hiprobe.store.probe_inputs import Input
 from hiprobe.store.probe_members import Member
 from hiprobe.store.scorers import DEFAULT_L2, fit_scorer
 
@@ -46,6 +47,7 @@ def fit_members(
     *,
     subsets: Sequence[np.ndarray] | None = None,
     baseline: int | None = None,
+    inputs_of: Callable[[int], tuple[Input, ...]] = lambda layer: (Input(layer),),
 ) -> list[Fit]:
     """Fit one scorer a layer, for each subset of the samples; each layer is read once.
 
@@ -63,6 +65,8 @@ def fit_members(
         Draws, or folds. Default: one, of all samples.
     baseline : int, optional
         One more layer, to compare with.
+    inputs_of : callable
+        Tells what the vectors are that `read` gives of a layer.
 
     Returns
     -------
@@ -79,13 +83,13 @@ def fit_members(
         for index, own in enumerate(rows):
             fitted = fit_scorer(scorer, states[own], is_anomalous[own], l2)
             if layer == baseline:
-                compared[index] = Member.of(layer, fitted)
+                compared[index] = Member.of(layer, fitted, inputs=inputs_of(layer))
             if layer in layers:
                 logits = fitted.logits(states)
                 # The unit of an only member does not matter, and 1 keeps its scores the paper's.
                 has_unit = len(layers) == 1 or not fitted.has_fair_spread
                 scale = 1.0 if has_unit else float(logits[own].std())
-                members[index].append(Member.of(layer, fitted, scale or 1.0))
+                members[index].append(Member.of(layer, fitted, scale or 1.0, inputs_of(layer)))
                 totals[index] += logits / (scale or 1.0)
     means = [total / len(layers) for total in totals]
     return [

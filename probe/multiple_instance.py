@@ -18,7 +18,9 @@ from scipy.sparse import csr_array, vstack
 from hiprobe.probe.fit import Fit, fit_members
 from hiprobe.probe.samples import Samples, binned_samples
 from hiprobe.store import FeatureStore, HiProbeError
+from hiprobe.store.probe_inputs import Input
 from hiprobe.store.scorers import DEFAULT_L2
+from hiprobe.store.taps import HIDDEN_STATES
 
 # Share of an anomalous video's segments that stay.
 TOP_SHARE = 0.3
@@ -37,6 +39,8 @@ def fit_samples(
     mil: int = 0,
     subsets: Sequence[np.ndarray] | None = None,
     baseline: int | None = None,
+    tap: str = HIDDEN_STATES,
+    prompt: str = "",
 ) -> list[Fit]:
     """Fit on samples of a store, and again on the top segments of its anomalous videos.
 
@@ -49,6 +53,8 @@ def fit_samples(
     mil : int
         Times to fit again, each on the segments that the scorers before rank highest. The layers
         are read once more each time.
+    tap, prompt : str
+        Whose layers are read.
 
     Returns
     -------
@@ -67,8 +73,9 @@ def fit_samples(
     num_instances = len(own.owner) - num_samples
     rows = [np.concatenate([one, np.zeros(num_instances, dtype=bool)]) for one in drawn]
     fit = partial(
-        fit_members, partial(own.states, store), layers, own.is_anomalous, scorer, l2,
-        baseline=baseline,
+        fit_members, partial(own.states, store, tap=tap, prompt=prompt), layers,
+        own.is_anomalous, scorer, l2,
+        baseline=baseline, inputs_of=lambda layer: (Input(layer, tap, prompt),),
     )  # fmt: skip
     fits = fit(subsets=rows)
     for _ in range(mil):

@@ -9,9 +9,10 @@ nothing of them. The layers stay those chosen on all training videos.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Unpack
 
 import numpy as np
 from scipy.optimize import minimize
@@ -22,6 +23,7 @@ from hiprobe.probe.folds import folds_by_video
 from hiprobe.probe.multiple_instance import top_segments
 from hiprobe.probe.samples import Samples
 from hiprobe.store import FeatureStore, HiProbeError
+from hiprobe.store.probe_inputs import Keywords, places, read_places, side_by_side
 
 CALIBRATIONS = ("platt",)
 # For scorers that learn the normal class only, where the paper's rule has no second class.
@@ -80,13 +82,15 @@ def held_out_segments(
         for index, held_out in enumerate(folds)
         for video_id in samples.owner[held_out]
     }
-    layers = [member.layer for member in fits[0].members]
+    members = fits[0].members
     counts = store.videos.loc[samples.video_ids, "num_segments"].to_numpy(int)
     fold_of_segment = np.repeat([fold_of[video_id] for video_id in samples.video_ids], counts)
     total = np.zeros(len(fold_of_segment))
-    for position, layer in enumerate(layers):
+    read = partial(_states, store, samples.video_ids)
+    for position, member in enumerate(members):
         first = 0
-        for _, states in store.iter_layer(layer, samples.video_ids):
+        for parts in read_places(read, places(member.inputs)):
+            states = side_by_side(member.inputs, parts)
             rows = slice(first, first + len(states))
             for index, one in enumerate(fits):
                 own = fold_of_segment[rows] == index
@@ -94,7 +98,7 @@ def held_out_segments(
                     total[rows][own] += one.members[position].logits(states[own])
             first += len(states)
     is_normal = np.repeat((samples.labels == "normal").to_numpy(), counts)
-    logits = total / len(layers)
+    logits = total / len(members)
     labels = samples.is_anomalous if samples.by_segment else ~is_normal
     if only_top:
         labels = np.zeros(len(logits), dtype=bool)
@@ -103,6 +107,14 @@ def held_out_segments(
             in_video = np.arange(first_of[video], first_of[video + 1])
             labels[in_video[top_segments(logits[in_video])]] = True
     return HeldOutSegments(logits, labels, is_normal)
+
+
+def _states(
+    store: FeatureStore, video_ids: list[str], layer: int, **keywords: Unpack[Keywords]
+) -> Iterator[np.ndarray]:
+    """Read a layer of some videos, some of them at a time."""
+    for _, states in store.iter_layer(layer, video_ids, **keywords):
+        yield states
 
 
 def far_threshold(scores: np.ndarray, target_far: float) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from scipy.sparse import csr_array, eye_array
 from hiprobe.store import FeatureStore, HiProbeError, StoreError
 from hiprobe.store.ground_truth import anomalous_frame_counts
 from hiprobe.store.labels import labelled_videos
+from hiprobe.store.taps import HIDDEN_STATES
 
 LABELS = ("video", "segment")
 # One video of a class has no spread, and the metrics of DLSP divide by it.
@@ -59,22 +60,30 @@ class Samples:
         """The videos, in the store's order."""
         return list(self.labels.index)
 
-    def states(self, store: FeatureStore, layer: int) -> np.ndarray:
-        """Read one layer's samples: (sample, feature) float64.
+    def states(
+        self, store: FeatureStore, layer: int, *, tap: str = HIDDEN_STATES, prompt: str = ""
+    ) -> np.ndarray:
+        """Read one layer's samples, of a tap and a prompt: (sample, feature) float64.
 
         Segments are read and averaged some videos at a time, so that memory holds the samples and
         not the layer.
         """
-        return self.averaged(store, layer, lambda states: states)
+        return self.averaged(store, layer, lambda states: states, tap=tap, prompt=prompt)
 
     def averaged(
-        self, store: FeatureStore, layer: int, of: Callable[[np.ndarray], np.ndarray]
+        self,
+        store: FeatureStore,
+        layer: int,
+        of: Callable[[np.ndarray], np.ndarray],
+        *,
+        tap: str = HIDDEN_STATES,
+        prompt: str = "",
     ) -> np.ndarray:
         """Average what a function makes of segments' states: (sample, …) float64; see `states`."""
         # A sample's segments are of one video, and videos are read whole.
         first_columns = self.averaging.indices[self.averaging.indptr[:-1]]
         samples, column = np.empty((0, 0)), 0
-        for _, read in store.iter_layer(layer, self.video_ids):
+        for _, read in store.iter_layer(layer, self.video_ids, tap=tap, prompt=prompt):
             states = of(read)
             columns = slice(column, column + len(states))
             rows = np.flatnonzero((columns.start <= first_columns) & (first_columns < columns.stop))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,18 +13,25 @@ import numpy as np
 from hiprobe.store import fields
 from hiprobe.store.errors import HiProbeError
 from hiprobe.store.probe_draws import Draw
-from hiprobe.store.probe_members import MAX_LAYERS, Member, mean_logits, scores_of
+from hiprobe.store.probe_inputs import MAX_LAYERS, Input, places
+from hiprobe.store.probe_members import Member, mean_logits, scores_of
 from hiprobe.store.provenance import Provenance
 from hiprobe.store.scorers import scorer_from_json
 from hiprobe.store.single_files import read_json, write_json
 
-# The first schema is all that an older hiprobe knows: it is written as long as that would score
-# right by it.
+# The first schemas are all that an older hiprobe knows: each is written as long as those who know
+# no later one would score right by it. The third has inputs that are not a layer's hidden state.
 PROBE_SCHEMA = "hiprobe-probe-1"
 PROBE_SCHEMA_2 = "hiprobe-probe-2"
+PROBE_SCHEMA_3 = "hiprobe-probe-3"
+SCHEMAS = (PROBE_SCHEMA, PROBE_SCHEMA_2, PROBE_SCHEMA_3)
+DEFAULT_METHOD = "hiprobe"
 FIRST_SCORERS = ("logistic", "svm", "distance")
 # A number takes 25 bytes: all 81 layers of 8,192 features have room in it eight times.
 MAX_PROBE_BYTES = 2**27
+
+
+States = Mapping[Input, np.ndarray] | Mapping[int, np.ndarray] | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,8 @@ class Probe:
     Attributes
     ----------
     store : dict
-        ``path`` and ``provenance`` of the store that it was trained on.
+        ``path`` and ``provenance`` of the store that it was trained on; its ``num_features``
+        where something else than hidden states is read.
     layer : int or None
         The layer l* that the scorer reads; None where several are read.
     layers : dict of str to list of (float or None)
@@ -57,6 +65,10 @@ class Probe:
         are no probabilities.
     draws : tuple of Draw
         The same recipe on further few-shot draws (``probe --repeats``).
+    method : str
+        How it was made; what it scores follows from `members` alone.
+    controls : dict of str to Member
+        Simpler scorers, trained on the same samples, to hold a result against.
     """
 
     store: dict[str, Any]
@@ -69,6 +81,8 @@ class Probe:
     baseline: Member | None = None
     calibration: dict[str, float] | None = None
     draws: tuple[Draw, ...] = ()
+    method: str = DEFAULT_METHOD
+    controls: dict[str, Member] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Make the member of a probe that is given by its one layer and scorer."""
@@ -84,35 +98,46 @@ class Probe:
         return cls(layer=layer, scorer=scorer, members=members, **parts)
 
     @property
+    def inputs(self) -> tuple[Input, ...]:
+        """Where the vectors are taken that are needed for a score: tap, prompt and layer, once."""
+        return places(one for member in self.members for one in member.inputs)
+
+    @property
+    def inputs_of_all_draws(self) -> tuple[Input, ...]:
+        """`inputs`, with those of the further draws: an evaluation needs them all."""
+        members = [*self.members, *(one for draw in self.draws for one in draw.members)]
+        return places(one for member in members for one in member.inputs)
+
+    @property
     def layers_read(self) -> tuple[int, ...]:
-        """The layers whose hidden states are needed for a score, ascending."""
-        return tuple(sorted({member.layer for member in self.members}))
+        """The layers that are needed for a score, of whatever tap, ascending."""
+        return tuple(sorted({one.layer for one in self.inputs}))
 
     @property
     def layers_of_all_draws(self) -> tuple[int, ...]:
         """`layers_read`, with those of the further draws: an evaluation needs them all."""
-        of_draws = {member.layer for draw in self.draws for member in draw.members}
-        return tuple(sorted({*self.layers_read, *of_draws}))
+        return tuple(sorted({one.layer for one in self.inputs_of_all_draws}))
 
-    def logits(self, states: Mapping[int, np.ndarray] | np.ndarray) -> np.ndarray:
+    def logits(self, states: States) -> np.ndarray:
         """Log odds of each segment: the mean over members, each in its own standard deviations.
 
         Parameters
         ----------
-        states : mapping of int to (segment, feature) float32
-            Hidden states by layer, of `layers_read` at least. Where one layer is read, they may
-            be given without it.
+        states : mapping of Input, or int, to (segment, feature) float32
+            By place, of `inputs` at least; a number is the layer of a hidden state. Where one
+            place is read, they may be given without it.
 
         Returns
         -------
         (segment,) float64
         """
         if not isinstance(states, Mapping):
-            (layer,) = self.layers_read
-            states = {layer: states}
-        return mean_logits(self.members, states)
+            (place,) = self.inputs
+            states = {place: states}
+        by_place = {Input(key) if isinstance(key, int) else key: own for key, own in states.items()}
+        return mean_logits(self.members, by_place)
 
-    def score(self, states: Mapping[int, np.ndarray] | np.ndarray) -> np.ndarray:
+    def score(self, states: States) -> np.ndarray:
         """Score segments, the logistic of their log odds (eq. 9); `states` are those of `logits`.
 
         Returns
@@ -131,9 +156,12 @@ class Probe:
         return Provenance.of(self.store.get("provenance", {}), self.num_features)
 
     @property
-    def num_features(self) -> int:
-        """Width of the hidden states that the scorer reads."""
-        return self.members[0].fitted.num_features
+    def num_features(self) -> int | None:
+        """Width of the model's hidden states; None where they are not read and it is not known."""
+        for member in self.members:
+            if member.is_plain:
+                return member.fitted.num_features
+        return self.store.get("num_features")
 
     def save(self, path: str | Path) -> None:
         """Write the probe as JSON; an old one stays until the new one is whole."""
@@ -141,14 +169,12 @@ class Probe:
 
     def _to_json(self) -> dict[str, Any]:
         """The content of the file, in the first schema where that says it all."""
-        first = self._is_of_first_schema()
-        content: dict[str, Any] = {
-            "schema": PROBE_SCHEMA if first else PROBE_SCHEMA_2,
-            "store": self.store,
-            "layer": self.layer,
-            "layers": self.layers,
-        }
-        if first:
+        schema = self._schema()
+        content: dict[str, Any] = {"schema": schema}
+        if self.method != DEFAULT_METHOD:
+            content["method"] = self.method
+        content |= {"store": self.store, "layer": self.layer, "layers": self.layers}
+        if schema == PROBE_SCHEMA:
             content["scorer"] = self.scorer
         else:
             content["members"] = [member.to_json() for member in self.members]
@@ -159,17 +185,23 @@ class Probe:
             content["calibration"] = self.calibration
         if self.draws:
             content["draws"] = [draw.to_json() for draw in self.draws]
+        if self.controls:
+            content["controls"] = {name: one.to_json() for name, one in self.controls.items()}
         return content
 
-    def _is_of_first_schema(self) -> bool:
-        """Whether a hiprobe that knows no other schema would score right by this probe."""
-        return (
+    def _schema(self) -> str:
+        """The first schema by which a hiprobe that knows no later one would score right."""
+        listed = [self.baseline, *self.members, *(one for own in self.draws for one in own.members)]
+        if not all(member.is_plain for member in listed if member is not None):
+            return PROBE_SCHEMA_3
+        is_first = (
             self.layer is not None
             and self.members == (Member(self.layer, 1.0, self.scorer),)
             and self.scorer.get("kind") in FIRST_SCORERS
             and self.calibration is None
             and "kind" not in self.threshold
         )
+        return PROBE_SCHEMA if is_first else PROBE_SCHEMA_2
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -190,9 +222,9 @@ class Probe:
         except (OSError, ValueError) as error:
             raise HiProbeError(f"{path}: cannot read it as a probe: {error}") from error
         found = content.get("schema") if isinstance(content, dict) else None
-        if found not in (PROBE_SCHEMA, PROBE_SCHEMA_2):
+        if found not in SCHEMAS:
             raise HiProbeError(
-                f"{path}: expected a probe with schema {PROBE_SCHEMA!r} or {PROBE_SCHEMA_2!r}, "
+                f"{path}: expected a probe with schema {' or '.join(map(repr, SCHEMAS))}, "
                 f"got {repr(found)[:60]}. Make it again with `hiprobe probe`."
             )
         try:
@@ -218,6 +250,13 @@ def _checked(content: dict[str, Any]) -> dict[str, Any]:
     for name, value in parts["threshold"].items():
         check = fields.text if name == "kind" else fields.number
         check(value, f"the threshold's {name}")
+    parts["method"] = fields.text(content.get("method", DEFAULT_METHOD), "method")
+    if "num_features" in parts["store"]:
+        fields.whole(parts["store"]["num_features"], "the store's num_features")
+    controls = fields.mapping(content.get("controls", {}), "controls")
+    parts["controls"] = {
+        name: Member.from_json(one, f"control {name[:60]!r}") for name, one in controls.items()
+    }
     parts["layers"] = {name: _column(name, values) for name, values in parts["layers"].items()}
     parts["baseline"] = _optional(content, "baseline", Member.from_json)
     parts["calibration"] = _optional(content, "calibration", _calibration)
@@ -245,8 +284,8 @@ def _members(content: dict[str, Any]) -> tuple[Member, ...]:
 
 
 def _check_widths(*members: Member) -> None:
-    """Refuse scorers of states of different widths: they are of different models."""
-    widths = sorted({member.fitted.num_features for member in members})
+    """Refuse scorers of hidden states of different widths: they are of different models."""
+    widths = sorted({member.fitted.num_features for member in members if member.is_plain})
     if len(widths) > 1:
         found = " and ".join(map(str, widths))
         raise ValueError(f"its scorers read states of {found} features, expected one width")

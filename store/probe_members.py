@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from scipy.special import expit
 
 from hiprobe.store import fields
+from hiprobe.store.errors import HiProbeError
+from hiprobe.store.probe_inputs import (
+    MAX_LAYERS,
+    Input,
+    ReadLayer,
+    check_inputs,
+    places,
+    read_places,
+    side_by_side,
+    width_in,
+)
 from hiprobe.store.scorers import scorer_from_json
 from hiprobe.store.scorers.base import Scorer
 
-MAX_LAYERS = 10_000
+if TYPE_CHECKING:
+    from hiprobe.store.reader import FeatureStore
 
 
 @dataclass(frozen=True)
@@ -24,22 +36,32 @@ class Member:
     Attributes
     ----------
     layer : int
-        The layer whose hidden states it reads.
+        The layer whose hidden states it reads; the highest, where its inputs are of several.
     scale : float > 0
         The standard deviation of its log odds over the training samples: members of different
         layers then count alike. 1 for the only member of a probe.
     scorer : dict
         ``kind``, its parameters and the settings of the fit; see `hiprobe.store.scorers`.
+    inputs : tuple of Input
+        What it reads, side by side. Left out: the hidden state of `layer`.
     """
 
     layer: int
     scale: float
     scorer: dict[str, Any]
+    inputs: tuple[Input, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Make the input of a member that is given by its layer."""
+        if not self.inputs:
+            object.__setattr__(self, "inputs", (Input(self.layer),))
 
     @classmethod
-    def of(cls, layer: int, scorer: Scorer, scale: float = 1.0) -> Self:
+    def of(
+        cls, layer: int, scorer: Scorer, scale: float = 1.0, inputs: tuple[Input, ...] = ()
+    ) -> Self:
         """Make a member of a scorer just fitted."""
-        one = cls(layer, scale, scorer.to_json())
+        one = cls(layer, scale, scorer.to_json(), inputs)
         one.__dict__["fitted"] = scorer  # what `fitted` would read again from its own JSON
         return one
 
@@ -48,13 +70,21 @@ class Member:
         """The scorer, read once."""
         return scorer_from_json(self.scorer)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it reads one layer's hidden state of the store's first prompt."""
+        return self.inputs == (Input(self.layer),)
+
     def logits(self, states: np.ndarray) -> np.ndarray:
-        """Log odds of (segment, feature) states of `layer`, in units of `scale`: (segment,)."""
+        """Log odds of (segment, feature) `inputs`, in units of `scale`: (segment,)."""
         return self.fitted.logits(states) / self.scale
 
     def to_json(self) -> dict[str, Any]:
         """Its object in `probe.json`."""
-        return {"layer": self.layer, "scale": self.scale, "scorer": self.scorer}
+        content = {"layer": self.layer, "scale": self.scale, "scorer": self.scorer}
+        if not self.is_plain:
+            content["inputs"] = [one.to_json() for one in self.inputs]
+        return content
 
     @classmethod
     def from_json(cls, content: Any, name: str = "a member") -> Self:
@@ -73,9 +103,38 @@ class Member:
             fields.whole(fields.member(content, "layer"), f"the layer of {name}", MAX_LAYERS),
             scale,
             fields.mapping(fields.member(content, "scorer"), f"the scorer of {name}"),
+            tuple(
+                Input.from_json(one, f"input {i} of {name}")
+                for i, one in enumerate(fields.items(content.get("inputs", []), "inputs"))
+            ),
         )
         _ = one.fitted  # says what is wrong with it
         return one
+
+
+def check_members(store: FeatureStore, members: Iterable[Member], reader: str) -> None:
+    """Refuse a store that lacks what scorers read, or has it in another width.
+
+    Parameters
+    ----------
+    store, reader
+        As of `check_inputs`.
+    members : iterable of Member
+
+    Raises
+    ------
+    HiProbeError
+        For the first of them.
+    """
+    for member in members:
+        check_inputs(store, member.inputs, reader)
+        width = width_in(store, member.inputs)
+        if width != member.fitted.num_features:
+            raise HiProbeError(
+                f"{reader}: reads {' and '.join(map(str, member.inputs))} of "
+                f"{member.fitted.num_features} features, those of {store.path} have {width}. Train "
+                "a probe on a store of this model."
+            )
 
 
 def scores_of(logits: np.ndarray, calibration: Mapping[str, float] | None) -> np.ndarray:
@@ -96,28 +155,26 @@ def layer_list(layers: Iterable[int]) -> str:
     return ",".join(f"{one[0]}-{one[-1]}" if len(one) > 1 else f"{one[0]}" for one in runs)
 
 
-def mean_logits(members: Sequence[Member], states: Mapping[int, np.ndarray]) -> np.ndarray:
+def mean_logits(members: Sequence[Member], states: Mapping[Input, np.ndarray]) -> np.ndarray:
     """Mean of the members' log odds.
 
     Parameters
     ----------
     members : sequence of Member
-    states : mapping of int to (segment, feature) float
-        Hidden states of the members' layers, of the same segments.
+    states : mapping of Input to (segment, feature) float
+        By `Input.place`, of the same segments.
 
     Returns
     -------
     (segment,) float64
     """
     # Not `np.mean`: the log odds of one member come out as they are, to the last bit.
-    total = sum(member.logits(states[member.layer]) for member in members)
+    total = sum(member.logits(side_by_side(member.inputs, states)) for member in members)
     return np.asarray(total) / len(members)
 
 
-def read_logits(
-    ensembles: Sequence[Sequence[Member]], read: Callable[[int], Iterable[np.ndarray]]
-) -> np.ndarray:
-    """Mean log odds of several ensembles' members, each layer read once.
+def read_logits(ensembles: Sequence[Sequence[Member]], read: ReadLayer) -> np.ndarray:
+    """Mean log odds of several ensembles' members, each place read once for all that read no other.
 
     Memory holds what `read` gives at a time, and the log odds.
 
@@ -125,23 +182,24 @@ def read_logits(
     ----------
     ensembles : sequence of sequence of Member
         For example a probe's `members`, and its `baseline` alone.
-    read : callable
-        Gives a layer's (segment, feature) states, some segments at a time, of every layer the
-        same segments.
+    read : ReadLayer
+        Of every layer the same segments.
 
     Returns
     -------
     (ensemble, segment) float64
     """
     totals: list[np.ndarray | float] = [0.0] * len(ensembles)
-    for layer in sorted({member.layer for members in ensembles for member in members}):
-        owns = [[one for one in members if one.layer == layer] for members in ensembles]
+    for wanted in sorted({places(one.inputs) for members in ensembles for one in members}):
+        owns = [[one for one in members if places(one.inputs) == wanted] for members in ensembles]
         parts: list[list[np.ndarray]] = [[] for _ in ensembles]
-        for states in read(layer):
-            wide = states.astype(np.float64)  # once, not by each scorer
+        for states in read_places(read, wanted):
+            # Once, not by each scorer.
+            wide = {place: own.astype(np.float64) for place, own in states.items()}
             for own, part in zip(owns, parts, strict=True):
                 if own:
-                    part.append(np.sum([member.logits(wide) for member in own], axis=0))
+                    logits = [one.logits(side_by_side(one.inputs, wide)) for one in own]
+                    part.append(np.sum(logits, axis=0))
         for index, part in enumerate(parts):
             if part:
                 totals[index] = totals[index] + np.concatenate(part)

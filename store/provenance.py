@@ -14,6 +14,7 @@ from enum import Enum, IntEnum
 from typing import Any, Literal, Self
 
 from hiprobe.store.schema import STRUCTURE
+from hiprobe.store.taps import ATTRIBUTE as TAPS
 from hiprobe.store.windows import ATTRIBUTE as WINDOW
 from hiprobe.store.windows import SEGMENT, Window
 
@@ -56,6 +57,8 @@ RULES = {
     "num_features": (_R, _R, _R, _R, _I),
     "prompt": (_R, _W, _R, _R, _I),
     "prompt_text": (_R, _I, _W, _I, _I),
+    # Further ones, by name; of those that both have.
+    "prompts": (_R, _W, _R, _R, _I),
     "processor": (_R, _I, _W, _I, _I),
     "segment_frames": (_R, _W, _R, _R, _I),
     "keyframes": (_R, _W, _R, _I, _I),
@@ -247,7 +250,7 @@ class Provenance:
             Difference(path, one, two, _of_unknown(name, verdict, one, two, purpose))
             for name, verdict in self._verdicts(other, purpose)
             if verdict is not Verdict.IGNORE
-            for path, one, two in _leaves(self._value(name), other._value(name), name)
+            for path, one, two in _leaves(*self._pair(other, name), name)
         ]
         if purpose is Purpose.FILL:
             found += [
@@ -276,6 +279,19 @@ class Provenance:
         """Names of what is recorded, the model's settings one by one, as `RULES` has them."""
         of_model = {f"model.{name}" for name in _mapping(self.attributes.get("model"))}
         return {*self.attributes} - {"model"} | of_model
+
+    def _pair(self, other: Provenance, name: str) -> tuple[Any, Any]:
+        """Both sides' values under a name of `RULES`."""
+        if name != "prompts":
+            return self._value(name), other._value(name)
+        own, others = self._prompts(), other._prompts()
+        common = own.keys() & others.keys()
+        return {one: own[one] for one in common}, {one: others[one] for one in common}
+
+    def _prompts(self) -> dict[str, Any]:
+        """Texts of the prompts beside the first, by their names."""
+        records = map(_mapping, _mapping(self.attributes.get(TAPS)).values())
+        return {one["prompt"]: one.get("text") for one in records if one.get("prompt")}
 
     def _value(self, name: str) -> Any:
         """What is recorded under a name of `RULES`; None where nothing is."""

@@ -96,16 +96,25 @@ class FeatureStore:
         """The layers kept, ascending; 0 is the embedding output."""
         return self._opened.layers
 
-    def check_layers(self, layers: Iterable[int]) -> None:
-        """Refuse layers that are not in the store.
+    def check_layers(
+        self,
+        layers: Iterable[int],
+        videos: Iterable[str] = (),
+        *,
+        tap: str = HIDDEN_STATES,
+        prompt: str = "",
+    ) -> None:
+        """Refuse layers of a tap and a prompt that are not in the store.
 
         Raises
         ------
         StoreError
-            For the first of them.
+            For the first of them; the store has no such tap or prompt, or not yet of some videos.
         """
+        name = self._states_name(tap, prompt)
         for layer in layers:
-            self._layer_position(layer)
+            self._layer_position(layer, name)
+        self._check_added(self._video_indices(videos), name)
 
     @property
     def num_features(self) -> int:

@@ -29,7 +29,8 @@ class Table:
     rows : DataFrame
         ``setting``, ``train``, ``test``, ``layers`` (those chosen), ``num_draws``; of each of
         `METRICS` the mean over draws and ``…_std``; ``auc_se`` over test videos and
-        ``auc_total_se``; ``paper``, ``paper_metric``.
+        ``auc_total_se``; ``paper``, ``paper_metric``. MAY: ``auc_difference`` to the paper's
+        method, ``auc_low``, ``auc_high``, ``auc_p_holm``.
     notes : list of str
     """
 
@@ -50,7 +51,8 @@ class Table:
             for name in METRICS
         }
         header = ["setting", *places.values(), "layer", *(names[name] for name in metrics)]
-        header += ["AUC's total error", "paper"]
+        compares = "auc_difference" in self.rows
+        header += ["AUC's total error", *["AUC − paper's", "p"] * compares, "paper"]
         cells = [header]
         for _, row in self.rows.iterrows():
             paper = row["paper_metric"]
@@ -61,6 +63,7 @@ class Table:
                     row["layers"],
                     *(_percent(row[name], row[f"{name}_std"]) for name in metrics),
                     _percent(row["auc_total_se"], np.nan),
+                    *(_difference(row) if compares else ()),
                     f"{100 * row['paper']:.2f} ({names[paper]})" if paper else "",
                 ]
             )
@@ -90,6 +93,14 @@ class Table:
 def _line(cells: Sequence[str]) -> str:
     """A row of Markdown."""
     return "| " + " | ".join(cells) + " |"
+
+
+def _difference(row: pd.Series) -> tuple[str, str]:
+    """A difference with its interval, and its p."""
+    if pd.isna(row["auc_difference"]):
+        return "–", "–"
+    value, low, high = (100 * row[name] for name in ("auc_difference", "auc_low", "auc_high"))
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]", f"{row['auc_p_holm']:.3f}"
 
 
 def _percent(mean: float, std: float) -> str:

@@ -55,51 +55,71 @@ def make_video(tmp_path):
 
 @pytest.fixture
 def make_store(tmp_path):
-    """Make a store whose anomalous videos differ in layer `best_layer`.
+    """Make stores in the test's folder, as `write_store` does."""
 
-    With ``provenance={}`` it has what storage_schema.md says MUST be there, and no more.
-    """
-
-    def make(
-        num_videos=24,
-        num_layers=5,
-        num_features=16,
-        best_layer=3,
-        labels=("normal", "anomalous"),
-        seed=0,
-        name="features.zarr",
-        provenance=None,
-        answers=None,
-    ) -> Path:
-        rng = np.random.default_rng(seed)
-        path = tmp_path / name
-        if provenance is None:
-            provenance = {
-                "model": {"id": "made-up", "class": "None", "weights_digest": "sha256:0"},
-                "manifest": {"path": name, "digest": name},
-            }
-        writer = StoreWriter.create(
-            path,
-            layers=range(num_layers),
-            num_features=num_features,
-            provenance=provenance,
-            row_block=8,
-            answers=answers,
-        )
-        with writer:
-            plans = [_plan(index, labels) for index in range(num_videos)]
-            writer.add_videos(plans)
-            for video, plan in enumerate(plans):
-                states = rng.normal(size=(num_layers, len(plan.segments), num_features))
-                states[0] = 1.0
-                for start, stop in plan.record.annotations:
-                    states[best_layer, start // 24 : -(-stop // 24), :4] += 2.5
-                for block in range(0, len(plan.segments), 8):
-                    writer.write_block(video, block // 8, states[:, block : block + 8])
-                writer.finish_video(video, status=DONE, num_frames=plan.num_frames, fps=plan.fps)
-        return path
+    def make(name="features.zarr", **options) -> Path:
+        return write_store(tmp_path / name, **options)
 
     return make
+
+
+def write_store(
+    path,
+    num_videos=24,
+    num_layers=5,
+    num_features=16,
+    best_layer=3,
+    labels=("normal", "anomalous"),
+    seed=0,
+    provenance=None,
+    answers=None,
+    taps=(),
+    mark=lambda tap, states, segments: None,
+) -> Path:
+    """Make a store whose anomalous videos differ in layer `best_layer`.
+
+    With ``provenance={}`` it has what storage_schema.md says MUST be there, and no more. ``taps``
+    are random; ``mark(tap, states, segments)`` changes an anomalous video's segments in place.
+    """
+    rng = np.random.default_rng(seed)
+    if provenance is None:
+        provenance = {
+            "model": {"id": "made-up", "class": "None", "weights_digest": "sha256:0"},
+            "manifest": {"path": path.name, "digest": path.name},
+        }
+    writer = StoreWriter.create(
+        path,
+        layers=range(num_layers),
+        num_features=num_features,
+        provenance=provenance,
+        row_block=8,
+        taps=taps,
+        answers=answers,
+    )
+    with writer:
+        plans = [_plan(index, labels) for index in range(num_videos)]
+        writer.add_videos(plans)
+        for video, plan in enumerate(plans):
+            states = rng.normal(size=(num_layers, len(plan.segments), num_features))
+            states[0] = 1.0
+            for start, stop in plan.record.annotations:
+                states[best_layer, start // 24 : -(-stop // 24), :4] += 2.5
+            of_taps = {tap.name: _tap_states(rng, tap, plan, mark) for tap in taps}
+            for block in range(0, len(plan.segments), 8):
+                rows = slice(block, block + 8)
+                own = {name: one[:, rows] for name, one in of_taps.items()}
+                writer.write_block(video, block // 8, states[:, rows], taps=own)
+            writer.finish_video(video, status=DONE, num_frames=plan.num_frames, fps=plan.fps)
+    return path
+
+
+def _tap_states(rng, tap, plan, mark):
+    """A tap's states of one video: (layer, segment, feature) float32."""
+    shape = (len(tap.layers), len(plan.segments), tap.num_features)
+    states = rng.normal(size=shape).astype(np.float32)
+    for start, stop in plan.record.annotations:
+        mark(tap, states, slice(start // 24, -(-stop // 24)))
+    return states
 
 
 def forget_digests(path):

@@ -26,8 +26,11 @@ _CLASSES = {
     "distance": "distance:DistanceScorer",
     "mahalanobis": "mahalanobis:MahalanobisScorer",
     "nearest": "nearest:NearestScorer",
+    "spherical": "spherical:SphericalScorer",
 }
 SCORERS = tuple(_CLASSES)
+# What a method makes and nobody fits: no choice of `--scorer`.
+_CLASSES |= {"answers": "answer_scorer:AnswerScorer"}
 __all__ = [
     "DEFAULT_L2",
     "PAPER_L2",
