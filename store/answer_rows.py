@@ -113,6 +113,11 @@ class Answers:
             "num_layers": self.num_layers,
         }
 
+    def as_arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of a store, by name."""
+        words = np.array(self.words, dtype=np.dtypes.StringDType())
+        return {ANSWER: words, HEAD: self.head, BIAS: self.bias, NORM: self.norm}
+
     @classmethod
     def of(cls, record: Any, arrays: Mapping[str, np.ndarray], num_features: int) -> Self:
         """Put together what a store holds.
@@ -146,12 +151,7 @@ class Answers:
 
 def create_answers(group: zarr.Group, answers: Answers, compressors: Any) -> None:
     """Write the arrays of answers into a new store."""
-    values = {
-        ANSWER: np.array(answers.words, dtype=np.dtypes.StringDType()),
-        HEAD: answers.head,
-        BIAS: answers.bias,
-        NORM: answers.norm,
-    }
+    values = answers.as_arrays()
     with zarr.config.set({"array.write_empty_chunks": True}):
         for name, (dims, dtype) in ARRAYS.items():
             array = group.create_array(

@@ -87,7 +87,9 @@ class Tap:
         ):
             raise ValueError(f"{name}: no ascending layers: {layers}"[:200])
         found = cls(**{**fields, "layers": tuple(layers)})
-        if found.name != name or not (found.prompt == "" or NAME.fullmatch(found.prompt)):
+        # They are names of folders; and what every store has is described elsewhere.
+        is_named = NAME.fullmatch(found.tap) and (not found.prompt or NAME.fullmatch(found.prompt))
+        if found.name != name or name == HIDDEN_STATES or not is_named:
             raise ValueError(f"{name}: is described as {found.name}"[:200])
         if found.num_heads and found.num_features % found.num_heads:
             raise ValueError(f"{name}: {found.num_features} features of {found.num_heads} heads")

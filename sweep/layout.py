@@ -15,6 +15,7 @@ import pandas as pd
 
 from hiprobe.store.single_files import only_writer, write_text
 
+TOTAL_ERROR = "AUC's total error"
 METRICS = ("auc", "ap", "localized_auc", "localized_ap", "binary_auc", "binary_ap")
 LIBRARIES = ("hiprobe", "numpy", "scipy", "scikit-learn", "zarr")
 
@@ -29,7 +30,8 @@ class Table:
     rows : DataFrame
         ``setting``, ``train``, ``test``, ``layers`` (those chosen), ``num_draws``; of each of
         `METRICS` the mean over draws and ``…_std``; ``auc_se`` over test videos and
-        ``auc_total_se``; ``paper``, ``paper_metric``.
+        ``auc_total_se``; ``paper``, ``paper_metric``. MAY: ``auc_difference`` to the paper's
+        method, ``auc_low``, ``auc_high``, ``auc_p_holm``.
     notes : list of str
     """
 
@@ -50,7 +52,8 @@ class Table:
             for name in METRICS
         }
         header = ["setting", *places.values(), "layer", *(names[name] for name in metrics)]
-        header += ["AUC's total error", "paper"]
+        compares = "auc_difference" in self.rows
+        header += [TOTAL_ERROR, *(["AUC − paper's", "p"] if compares else ["paper"])]
         cells = [header]
         for _, row in self.rows.iterrows():
             paper = row["paper_metric"]
@@ -61,7 +64,11 @@ class Table:
                     row["layers"],
                     *(_percent(row[name], row[f"{name}_std"]) for name in metrics),
                     _percent(row["auc_total_se"], np.nan),
-                    f"{100 * row['paper']:.2f} ({names[paper]})" if paper else "",
+                    *(
+                        _difference(row)
+                        if compares
+                        else [f"{100 * row['paper']:.2f} ({names[paper]})" if paper else ""]
+                    ),
                 ]
             )
         return cells
@@ -90,6 +97,14 @@ class Table:
 def _line(cells: Sequence[str]) -> str:
     """A row of Markdown."""
     return "| " + " | ".join(cells) + " |"
+
+
+def _difference(row: pd.Series) -> tuple[str, str]:
+    """A difference with its interval, and its p."""
+    if pd.isna(row["auc_difference"]):
+        return "–", "–"
+    value, low, high = (100 * row[name] for name in ("auc_difference", "auc_low", "auc_high"))
+    return f"{value:+.2f} [{low:+.2f}, {high:+.2f}]", f"{row['auc_p_holm']:.3f}"
 
 
 def _percent(mean: float, std: float) -> str:

@@ -77,7 +77,7 @@ def _rows(
 ) -> Iterator[dict[str, float | None]]:
     """Measure the scores once, and for each threshold what depends on it; fixed ones have no κ."""
     # Areas of a continuous score know no threshold; they cost most, and are measured once.
-    of_any_threshold = _areas(scored, "smoothed", "") | _areas(scored, "raw", "raw_")
+    of_any_threshold = variant_areas(scored, "smoothed", "") | variant_areas(scored, "raw", "raw_")
     of_any_threshold["auc_se"] = scored.ranking(scored.smoothed).auc_standard_error()
     scores = expit(one.fit.training_logits)
     cuts = [(kappa, np.nan, calibrate(scores, kappa)["value"]) for kappa in config.kappas]
@@ -90,14 +90,14 @@ def _rows(
             "target_far": target_far,
             **of_any_threshold,
             "threshold": threshold,
-            **_areas(cut, "localized", "localized_"),
-            **_areas(cut, "binary", "binary_"),
+            **variant_areas(cut, "localized", "localized_"),
+            **variant_areas(cut, "binary", "binary_"),
             "f1": cut.f1,
             "false_alarm_rate": cut.false_alarm_rate,
         }
 
 
-def _areas(scored: ScoredSegments, variant: str, prefix: str) -> dict[str, float | None]:
+def variant_areas(scored: ScoredSegments, variant: str, prefix: str) -> dict[str, float | None]:
     """AUC and AP of one variant of the scores, as columns of the table."""
     areas = scored.areas(scored.variants[variant])
     return {f"{prefix}{name}": areas[name] for name in ("auc", "ap")}

@@ -82,16 +82,16 @@ def compare_settings(
             f"{path}: {_said(a)} and {_said(b)} have no draw of training videos in common."
         )
     rankings, num_videos = _rankings(path, [one.loc[common] for one in experiments])
-    points = _metrics(rankings, None)
+    points = weighted_metrics(rankings, None)
     assert points is not None, "a sweep has frames of both classes"
 
     def mean_difference(weights: np.ndarray) -> np.ndarray | None:
-        values = _metrics(rankings, weights)
+        values = weighted_metrics(rankings, weights)
         return None if values is None else (values[1] - values[0]).mean(axis=0)
 
     draws = resample_videos(mean_difference, num_videos, num_resamples, seed, on_resample)
     return {
-        metric: _difference(points[..., i], draws[:, i], num_videos)
+        metric: paired_difference(points[..., i], draws[:, i], num_videos)
         for i, metric in enumerate(METRICS)
     } | {
         "settings": [dict(a), dict(b)],
@@ -162,7 +162,9 @@ def _rankings(path: Path, experiments: list[pd.DataFrame]) -> tuple[list[list[Ra
     return rankings, len(next(iter(files.values())).video_ids)
 
 
-def _metrics(rankings: list[list[Ranking]], weights: np.ndarray | None) -> np.ndarray | None:
+def weighted_metrics(
+    rankings: list[list[Ranking]], weights: np.ndarray | None
+) -> np.ndarray | None:
     """(setting, draw, metric) float64; None where the videos drawn lack a class."""
     values = []
     for ranking in (one for own in rankings for one in own):
@@ -173,7 +175,7 @@ def _metrics(rankings: list[list[Ranking]], weights: np.ndarray | None) -> np.nd
     return np.array(values).reshape(len(rankings), -1, len(METRICS))
 
 
-def _difference(points: np.ndarray, means: np.ndarray, num_videos: int) -> dict[str, Any]:
+def paired_difference(points: np.ndarray, means: np.ndarray, num_videos: int) -> dict[str, Any]:
     """One metric's difference, from (setting, draw) values and (resample,) mean differences."""
     a, b = points
     num_draws = len(a)

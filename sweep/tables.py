@@ -6,48 +6,25 @@ Run by ``hiprobe table``. Each is a sweep, and a choice of its rows.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from hiprobe.evaluate.test_set import TestSet
 from hiprobe.store import FeatureStore, HiProbeError
 from hiprobe.store.official import OFFICIAL_TOTALS
-from hiprobe.store.probe_members import layer_list
 from hiprobe.store.provenance import Purpose
 from hiprobe.store.single_files import make_folder
 from hiprobe.sweep import paper
 from hiprobe.sweep.layout import METRICS, Table
-from hiprobe.sweep.pipeline import SweepConfig, run_sweep
-from hiprobe.sweep.table_file import total_error
+from hiprobe.sweep.method_table import methods
+from hiprobe.sweep.pipeline import run_sweep
+from hiprobe.sweep.table_rows import TableConfig, averaged_row, finished
 
 __all__ = ["METRICS", "TABLES", "Table", "TableConfig"]
-
-
-@dataclass(frozen=True)
-class TableConfig:
-    """What all tables share.
-
-    Attributes
-    ----------
-    out : Path
-        Folder for the table as Markdown and CSV, how it was made as JSON, and its experiments.
-    sweep : SweepConfig
-        Few-shot draws, penalty and κ; stores, layers and scorers are the table's.
-    num_workers : int
-        Processes; 0 works in this one.
-    on_task : callable
-        Called with (layers done, layers) of the sweep in progress.
-    """
-
-    out: Path
-    sweep: SweepConfig
-    num_workers: int = 0
-    on_task: Callable[[int, int], None] = lambda done, total: None
 
 
 class _Sweeps:
@@ -97,9 +74,11 @@ def cross_dataset(stores: Sequence[Path], config: TableConfig) -> Table:
         model = _paper_model(opened[test])
         benchmarks = (_benchmark(opened[one], config) for one in (train, test))
         figure = paper.cross_dataset_figure(model, *benchmarks)
-        rows.append(_row(_title(opened[test]), train, test, _at_choice(table), figure))
-        rows += [_row(name, train, test, own) for name, own in _of_rules(table, config).items()]
-    return _finish("cross-dataset", rows, list(opened.values()), config, sweeps.warnings)
+        rows.append(averaged_row(_title(opened[test]), train, test, _at_choice(table), figure))
+        rows += [
+            averaged_row(name, train, test, own) for name, own in _of_rules(table, config).items()
+        ]
+    return finished("cross-dataset", rows, list(opened.values()), config, sweeps.warnings)
 
 
 def ablation(stores: Sequence[Path], config: TableConfig) -> Table:
@@ -118,9 +97,9 @@ def ablation(stores: Sequence[Path], config: TableConfig) -> Table:
         model, benchmark = _paper_model(store), _benchmark(store, config)
         for setting, chosen in _ablated(table, store, l2).items():
             figure = paper.ablation_figure(setting, model, benchmark)
-            rows.append(_row(setting, store.path, store.path, chosen, figure))
+            rows.append(averaged_row(setting, store.path, store.path, chosen, figure))
         for setting, chosen in _of_rules(table, config).items():
-            rows.append(_row(setting, store.path, store.path, chosen))
+            rows.append(averaged_row(setting, store.path, store.path, chosen))
     notes = [
         "AUC and AP of a continuous score do not depend on the threshold: what a threshold changes "
         "is the localized (the lowest score below it) and the binary score. The paper does not say "
@@ -128,7 +107,7 @@ def ablation(stores: Sequence[Path], config: TableConfig) -> Table:
         "Last and middle layer are those of what the store holds: a store of fewer layers than the "
         "model has a lower last one.",
     ]
-    return _finish("ablation", rows, opened, config, [*notes, *sweeps.warnings])
+    return finished("ablation", rows, opened, config, [*notes, *sweeps.warnings])
 
 
 def _ablated(table: pd.DataFrame, store: FeatureStore, l2: float) -> dict[str, pd.DataFrame]:
@@ -178,10 +157,10 @@ def keyframes(stores: Sequence[Path], config: TableConfig) -> Table:
         number = of_store[store]
         figure = paper.keyframes_figure(number, _paper_model(store), _benchmark(store, config))
         own = table[table["store"] == str(store.path)]
-        rows.append(_row(f"K = {number}", store.path, store.path, _at_choice(own), figure))
+        rows.append(averaged_row(f"K = {number}", store.path, store.path, _at_choice(own), figure))
         for rule, chosen in _of_rules(own, config).items():
-            rows.append(_row(f"K = {number}, {rule}", store.path, store.path, chosen))
-    return _finish("keyframes", rows, opened, config, sweeps.warnings)
+            rows.append(averaged_row(f"K = {number}, {rule}", store.path, store.path, chosen))
+    return finished("keyframes", rows, opened, config, sweeps.warnings)
 
 
 def _keyframes(store: FeatureStore) -> int:
@@ -217,7 +196,12 @@ def _check_ablated(one: FeatureStore, other: FeatureStore) -> list[str]:
     ]
 
 
-TABLES = {"cross-dataset": cross_dataset, "ablation": ablation, "keyframes": keyframes}
+TABLES = {
+    "cross-dataset": cross_dataset,
+    "ablation": ablation,
+    "keyframes": keyframes,
+    "methods": methods,
+}
 
 
 def _at_choice(table: pd.DataFrame) -> pd.DataFrame:
@@ -230,60 +214,6 @@ def _of_rules(table: pd.DataFrame, config: TableConfig) -> dict[str, pd.DataFram
     adaptive = table[(table["scorer"] == "logistic") & table["kappa"].notna()]
     adaptive = adaptive[adaptive["l2"] == config.sweep.l2s[0]]
     return {f"rule {rule}": adaptive[adaptive["rule"] == rule] for rule in config.sweep.rules}
-
-
-def _row(
-    setting: str, train: Path, test: Path, table: pd.DataFrame, figure: paper.Figure | None = None
-) -> dict[str, Any]:
-    """Mean and deviation over the draws of the chosen experiments."""
-    assert table["draw"].is_unique, f"{setting}: more than one experiment a draw"
-    row: dict[str, Any] = {
-        "setting": setting,
-        "train": str(train),
-        "test": str(test),
-        "layers": _layers(table["layers"]),
-        "num_draws": len(table),
-    }
-    for metric in METRICS:
-        row |= {metric: table[metric].mean(), f"{metric}_std": table[metric].std()}
-    row["auc_se"] = np.sqrt((table["auc_se"] ** 2).mean())
-    row["auc_total_se"] = total_error(table)
-    value, metric = figure or (np.nan, "")
-    return row | {"paper": value, "paper_metric": metric}
-
-
-def _layers(texts: pd.Series) -> str:
-    """The layers of all draws, in words: ``3, 5``, or ``3-5; 4-6`` where several are read."""
-    found = sorted({tuple(map(int, text.split(","))) for text in texts})
-    between = "; " if any(len(layers) > 1 for layers in found) else ", "
-    return between.join(map(layer_list, found))
-
-
-def _finish(
-    name: str,
-    rows: list[dict[str, Any]],
-    stores: Sequence[FeatureStore],
-    config: TableConfig,
-    notes: Sequence[str] = (),
-) -> Table:
-    """Write the table with its notes."""
-    frame = pd.DataFrame(rows)
-    draws = f"{frame['num_draws'].max()} few-shot draw(s)"
-    all_notes = [
-        f"Percent, mean ± deviation over {draws}; DLSP's layer may differ between them.",
-        "AUC's total error is the standard error of one draw's, from the draws and the test videos "
-        "together.",
-    ]
-    all_notes += dict.fromkeys(notes)
-    if frame["paper"].isna().all():
-        all_notes.append(
-            "No figure of the paper stands beside these: they would have to be of its models on "
-            "UCF-Crime's 290 or XD-Violence's 800 test videos, with the official totals of frames."
-        )
-    table = Table(name, frame, all_notes)
-    sources = [{"path": str(store.path), **store.provenance} for store in stores]
-    table.write(config.out, {"options": asdict(config.sweep), "stores": sources})
-    return table
 
 
 def _title(store: FeatureStore) -> str:

@@ -104,7 +104,7 @@ def test_layers_are_parsed(word, text, layers):
         (["probe", "s", "p", "--layer", "8,"], "stable-dlsp, or layers such as 0,8,16-24"),
         (["probe", "s", "p", "--mil", "-1"], "Invalid value for '--mil'"),
         (["probe", "s", "p", "--scorer", "tree"], "'tree': expected logistic, svm, "),
-        (["probe", "s", "p", "--scorer", "my:"], "mahalanobis, nearest or module:Class"),
+        (["probe", "s", "p", "--scorer", "my:"], "nearest, spherical or module:Class"),
         (["probe", "s", "p", "--target-far", "1"], "expected a share above 0 and below 1"),
         (["evaluate", "s", "p", "r", "--trust", "Tree"], "'Tree': expected module:Class"),
         (["probe", "s", "p", "--scorer", "svm", "--l2", "0"], "--scorer svm needs a penalty"),
