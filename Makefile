@@ -18,7 +18,7 @@ $(VENV)/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hiprobe needs Python 3.11 or newer; set PYTHON=…")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[extract,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[extract,quantised,dev]'
 	@touch $@
 
 demo: install ## Run the whole path on generated clips; ends with AUC, AP and a report

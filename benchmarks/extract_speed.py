@@ -17,6 +17,10 @@ pixels: its windows one by one, as Transformers has it, over `hiprobe.extract.vi
 ``top_layer_one_token_speedup`` is the same model's forward pass with all positions in the highest
 wanted layer over that with one, for all layers; ``early_exit_…`` for layers up to a quarter.
 
+``all_taps_over_one`` is the same model's pass with all four taps over that with ``hidden_states``
+alone; ``four_prompts_over_one`` with four prompts over that with one, on frames as large as they
+are (320 x 240 in UCF-Crime).
+
 ``cluster_over_single_process`` is a cluster's one worker over this process, on 200 clips of two
 segments, with the demo's model; both have loaded it.
 
@@ -36,6 +40,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from itertools import islice
@@ -61,10 +66,19 @@ from hiprobe.extract.video import SegmentReader, inspect_video
 from hiprobe.extract.vision_windows import batch_windows
 from hiprobe.extract.workplace import Here, Workplace
 from hiprobe.store import VideoRecord, write_manifest
+from hiprobe.store.taps import TAPS
 
 BATCH_SIZE = 8
 ROUNDS = 3
 MAX_SEGMENTS = 72
+# Of words that the demo's tokenizer has: elsewhere it spells. Some 10 tokens each, as with Qwen's.
+PROMPTS = (
+    "Is a person lying on the ground in this video?",
+    "Is a car burning on the road in this video?",
+    "Is a crowd running on the street in this video?",
+    "Describe two people fighting in this video.",
+)
+QWEN_PIXELS = (128 * 28**2, 768 * 28**2)
 NUM_SHORT_CLIPS, SHORT_FRAMES = 200, 2 * SEGMENT_FRAMES
 REAL_VIDEOS = ("Burglary033_x264.mp4", "Explosion021_x264.mp4", "Normal_Videos_641_x264.mp4")
 LARGE_TEXT: dict[str, Any] = {
@@ -89,11 +103,11 @@ LARGE_VISION = {
 }
 
 
-def build_large_model(folder: Path) -> Path:
-    """Write a random Qwen2.5-VL of about 100 M parameters that sees frames of up to 168 x 168."""
+def build_large_model(folder: Path, pixels: tuple[int, int] = (112 * 112, 168 * 168)) -> Path:
+    """Write a random Qwen2.5-VL of about 100 M parameters that sees frames of so many pixels."""
     processor = new_processor()
     for part in (processor.image_processor, processor.video_processor):
-        part.size = {"shortest_edge": 112 * 112, "longest_edge": 168 * 168}
+        part.size = {"shortest_edge": pixels[0], "longest_edge": pixels[1]}
     config = Qwen2_5_VLConfig.from_dict(
         new_model(processor.tokenizer, 0).config.to_dict()
         | {"text_config": LARGE_TEXT}
@@ -220,6 +234,19 @@ def top_layer_speedup(model: Path, footage: Footage, layers: tuple[int, ...] | N
     return _ratio(partial(run, uncut), partial(run, cut), 2 * ROUNDS)
 
 
+def further_over_one(model: Path, footage: Footage, **further: Any) -> float:
+    """Seconds of forward passes that give more than ``hidden_states``, over those that do not."""
+    config = BackboneConfig(str(model), prompt=PROMPTS[0], device="cpu")
+    plain, more = Backbone(config), Backbone(replace(config, **further))
+    ready = list(islice(footage.inputs(plain, BATCH_SIZE), 2))
+
+    def run(backbone: Backbone) -> None:
+        for inputs in ready:
+            backbone.all_states(inputs)
+
+    return _ratio(partial(run, more), partial(run, plain), 2 * ROUNDS)
+
+
 def cluster_over_single(folder: Path) -> float:
     """Seconds of one worker of a cluster over those of this process, on many short clips."""
     folder.mkdir()
@@ -304,6 +331,12 @@ def main() -> None:
         ratios["top_layer_one_token_speedup"] = top_layer_speedup(large, footage, None)
         early = tuple(range(LARGE_TEXT["num_hidden_layers"] // 4 + 1))
         ratios["early_exit_top_layer_one_token_speedup"] = top_layer_speedup(large, footage, early)
+        ratios["all_taps_over_one"] = further_over_one(large, footage, taps=TAPS[1:])
+        further = tuple((f"prompt-{number}", text) for number, text in enumerate(PROMPTS[1:]))
+        whole_frames = build_large_model(folder / "whole-frames", QWEN_PIXELS)
+        ratios["four_prompts_over_one"] = further_over_one(
+            whole_frames, footage, further_prompts=further
+        )
         ratios["cluster_over_single_process"] = cluster_over_single(folder / "clips")
         short, long = peak_memory(30 * 60, folder), peak_memory(30 * arguments.long_seconds, folder)
         print(

@@ -31,15 +31,14 @@ from hiprobe.extract.check_inputs import Sample, take_samples
 from hiprobe.extract.check_numbers import states_of
 from hiprobe.extract.config import BackboneConfig, ExtractConfig
 from hiprobe.extract.generation import Describer
-from hiprobe.extract.parity import TOLERANCES
 from hiprobe.extract.pipeline import extract
 from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES, segment_ranges
-from hiprobe.extract.state_distances import relative_l2
 from hiprobe.extract.video import SegmentReader, inspect_video
 from hiprobe.extract.workplace import Here
 from hiprobe.manifest.folder import folder_manifest
 from hiprobe.store import VideoRecord, read_manifest, write_manifest
 from hiprobe.store.journal import read_journal
+from hiprobe.store.state_distances import TOLERANCES, relative_l2
 
 Found = dict[str, Any]
 MANY = 16

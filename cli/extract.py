@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from hiprobe.cli import options
 from hiprobe.cli.output import EXIT_SOME_FAILED, check_parity
 from hiprobe.cli.requirements import require_extract
+
+if TYPE_CHECKING:
+    from hiprobe.store.windows import Window
 
 
 def extract(
@@ -23,16 +27,30 @@ def extract(
     revision: options.Revision = None,
     keyframes: options.Keyframes = 8,
     segment_frames: options.SegmentFrames = "24",
+    window_frames: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Let the model see so many frames around each segment's middle instead."
+        ),
+    ] = None,
+    window_seconds: Annotated[
+        float | None, typer.Option(min=0.001, help="Let it see so many seconds.")
+    ] = None,
     thumbnails: Annotated[
         bool,
         typer.Option("--thumbnails", help="Keep a picture of each segment, for the report."),
     ] = False,
-    prompt: options.Prompt = None,
+    prompt: options.Prompts = None,
+    taps: options.Taps = "",
     min_pixels: options.MinPixels = None,
     max_pixels: options.MaxPixels = None,
     fps_shown: options.FpsShown = None,
     layers: options.Layers = "all",
     layers_from: options.LayersFrom = None,
+    answer: Annotated[
+        list[str] | None,
+        typer.Option(help="Keep this word's row of the LM head too, beside Yes, No and others."),
+    ] = None,
     batch_size: Annotated[
         Any,
         options.number(
@@ -100,9 +118,14 @@ def extract(
     rank, world_size = _share_of_videos(rank, world_size)
     require_extract()
     from hiprobe.cli import extract_progress
-    from hiprobe.extract.backbone import DEFAULT_PROMPT, BackboneConfig
-    from hiprobe.extract.config import ExtractConfig
+    from hiprobe.extract.config import BackboneConfig, ExtractConfig
+    from hiprobe.extract.prompts import as_asked, parse_prompts
     from hiprobe.extract.settings import as_in_store
+
+    try:
+        prompts = parse_prompts(prompt or [])
+    except ValueError as error:
+        raise typer.BadParameter(f"--prompt: {error}") from error
 
     if world_size > 1:
         store = store.with_name(f"{store.stem}.{rank}-of-{world_size}{store.suffix}")
@@ -112,7 +135,7 @@ def extract(
         backbone=BackboneConfig(
             model=model,
             revision=revision,
-            prompt=DEFAULT_PROMPT if prompt is None else prompt,
+            taps=taps,
             layers=options.chosen_layers(layers, layers_from),
             dtype=dtype,
             device=device,
@@ -123,9 +146,11 @@ def extract(
             min_pixels=min_pixels,
             max_pixels=max_pixels,
             fps_shown=fps_shown,
+            answers=tuple(answer or ()),
         ),
         segment_frames=segment_frames,
         keyframes=keyframes,
+        window=_window(window_frames, window_seconds),
         thumbnails=thumbnails,
         batch_size=batch_size,
         num_readers=readers,
@@ -141,6 +166,7 @@ def extract(
         parity=parity,
         layers_from=layers_from,
     )
+    config = replace(config, backbone=as_asked(config.backbone, prompts))
     config = as_in_store(config, _given(context))
     if dry_run:
         extract_progress.print_dry_run(config)
@@ -151,6 +177,15 @@ def extract(
         check_parity(summary.parity, store)
     if summary.failures or summary.changed:
         raise typer.Exit(EXIT_SOME_FAILED)
+
+
+def _window(frames: int | None, seconds: float | None) -> Window | None:
+    """What keyframes are taken from; None: the segments."""
+    from hiprobe.store.windows import Window
+
+    if frames is not None and seconds is not None:
+        raise typer.BadParameter("give --window-frames or --window-seconds, not both")
+    return None if frames is None and seconds is None else Window(frames, seconds)
 
 
 def _given(context: typer.Context) -> set[str]:

@@ -279,7 +279,7 @@ def print_summary(summary: ExtractSummary, store: Path) -> None:
     earlier = {name: summary.failures[name] for name in summary.failed_earlier}
     _print_failures({n: reason for n, reason in summary.failures.items() if n not in earlier})
     _print_failures(earlier, "failed earlier; --retry-failed tries them again")
-    _print_failures(summary.changed, "changed", "how its file has changed")
+    _print_failures(summary.changed, "changed", "why it was left as it is")
     if summary.parity:
         say_parity(summary.parity)
     changed = f", {len(summary.changed)} changed" if summary.changed else ""

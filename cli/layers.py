@@ -82,7 +82,10 @@ def _print_analysis(tables: LayerTables, written: Sequence[Path]) -> None:
     from rich.table import Table
 
     summary = tables.summary
+    has_lens = "lens_auc" in tables.table
     table = Table("layer", "saliency", "silhouette", "AUC by video folds", "chosen by DLSP")
+    if has_lens:
+        table.add_column("AUC of p(yes)")
     for layer, row in tables.table.iterrows():
         style = "bold green" if layer == summary["dlsp_layer"] else None
         table.add_row(
@@ -91,6 +94,7 @@ def _print_analysis(tables: LayerTables, written: Sequence[Path]) -> None:
             f"{row['silhouette']:.3f}",
             f"{row['cv_auc']:.3f} ± {row['cv_auc_std']:.3f}",
             f"{row['chosen_share']:.0%} of draws",
+            *([f"{row['lens_auc']:.3f}"] if has_lens else []),
             style=style,
         )
     terminal().print(table)

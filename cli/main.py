@@ -11,6 +11,7 @@ import typer
 
 import hiprobe.cli.check
 import hiprobe.cli.compare
+import hiprobe.cli.compare_states
 import hiprobe.cli.demo
 import hiprobe.cli.detect
 import hiprobe.cli.evaluate
@@ -61,6 +62,7 @@ manifest.command("events")(hiprobe.cli.manifest.events)
 store.command("info")(hiprobe.cli.store.info)
 store.command("verify")(hiprobe.cli.store.verify)
 store.command("relabel")(hiprobe.cli.store.relabel)
+store.command("compare-states")(hiprobe.cli.compare_states.compare_states)
 store.command("merge")(hiprobe.cli.store.merge)
 store.command("subset")(hiprobe.cli.store.subset)
 store.command("export")(hiprobe.cli.store.export)

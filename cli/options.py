@@ -16,7 +16,7 @@ import typer
 from hiprobe.store.scorers import SCORERS, is_name
 
 NumberKind = type[int] | type[float]
-METHODS = ("hiprobe", "robust-heads", "spherical")
+METHODS = ("hiprobe", "robust-heads", "spherical", "answers", "ordinal")
 LAYER_RULES = (
     "dlsp",
     "last",
@@ -74,6 +74,17 @@ def _layer_list(text: str, words: str) -> tuple[int, ...]:
             raise typer.BadParameter(f"{text!r}: expected {words}, or layers such as 0,8,16-24")
         chosen.update(own)
     return tuple(sorted(chosen))
+
+
+def _taps(text: str) -> tuple[str, ...]:
+    """Read ``heads,frames_mean``; anything else is wrong usage."""
+    from hiprobe.store.taps import HIDDEN_STATES, TAPS
+
+    chosen = text.split(",") if text else []
+    for tap in chosen:
+        if tap not in TAPS:
+            raise typer.BadParameter(f"{tap!r}: expected some of {', '.join(TAPS)}, with commas")
+    return tuple(tap for tap in TAPS if tap in chosen and tap != HIDDEN_STATES)
 
 
 def _layer_choice(text: str) -> str | int | tuple[int, ...] | None:
@@ -234,7 +245,8 @@ Method = Annotated[
         parser=_method,
         metavar="METHOD",
         help=f"Make the probe by this method, of {', '.join(METHODS)}: the paper's; on attention "
-        "heads of two prompts or more, HeadHunt-VAD's; prototypes on the sphere, SphereVAD's.",
+        "heads of two prompts or more, HeadHunt-VAD's; prototypes on the sphere, SphereVAD's; and "
+        "without any label the model's own p(yes), or its mean over prompts NAME-10 to NAME-100.",
     ),
 ]
 Tap = Annotated[
@@ -361,9 +373,10 @@ Attention = Annotated[
     typer.Option(help="Compute attention with this implementation."),
 ]
 LoadIn = Annotated[
-    Literal["full", "8bit", "4bit"],
+    Literal["full", "int8", "fp8", "8bit", "4bit"],
     typer.Option(
-        help="Load the weights in full, or quantised by bitsandbytes: that saves memory, not time."
+        help="Load the weights in full, or quantised: int8 and fp8 by torchao, with activations; "
+        "8bit and 4bit by bitsandbytes, which saves memory, not time."
     ),
 ]
 Keyframes = Annotated[
@@ -378,6 +391,24 @@ Prompt = Annotated[
     typer.Option(
         help="Put this text after the video instead of "
         "'Is anything abnormal happening in this video? Describe it.'."
+    ),
+]
+Prompts = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="[NAME=]TEXT",
+        help="Put this text after the video instead of "
+        "'Is anything abnormal happening in this video? Describe it.'. Several, each with a name, "
+        "share the pass over the video.",
+    ),
+]
+Taps = Annotated[
+    Any,
+    typer.Option(
+        parser=_taps,
+        metavar="TAPS",
+        help="Keep these too, of the same pass: some of heads, frames_mean, frames_last. A store "
+        "that has its states already gets them added.",
     ),
 ]
 MinPixels = Annotated[

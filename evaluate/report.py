@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jinja2 import UndefinedError
 
 from hiprobe.evaluate.report_content import ReportContent, ReportVideo
@@ -25,6 +26,7 @@ from hiprobe.store.provenance import Provenance
 from hiprobe.store.results import Interval, Results, write_results
 from hiprobe.store.single_files import make_folder, only_writer, write_text
 from hiprobe.store.taps import HIDDEN_STATES
+from hiprobe.store.windows import COLUMNS
 
 CURVE_POINTS = 500
 
@@ -161,6 +163,7 @@ def _report_videos(results: Results) -> list[ReportVideo]:
             descriptions=descriptions.get(video_id, ()),
             thumbnails=tuple(results.thumbnails.get(video_id, ())),
             has_frame_labels=_has_frame_labels(results),
+            windows=_windows(segments[video_id]),
         )
         for video_id, video in results.videos.items()
     ]
@@ -183,13 +186,21 @@ def _descriptions(results: Results) -> dict[str, tuple[tuple[Interval, str], ...
     }
 
 
+def _windows(segments: pd.DataFrame) -> tuple[tuple[int, int], ...]:
+    """What the model saw of each segment, where the results have it."""
+    if not {*COLUMNS} <= {*segments}:
+        return ()
+    return tuple((int(a), int(b)) for a, b in segments[[*COLUMNS]].to_numpy())
+
+
 def _analysis(folder: Path) -> dict[str, Any] | None:
     """The tables of ``hiprobe layers`` by column, as the page's script reads them."""
     tables = LayerTables.read(folder)
     if tables is None:
         return None
     table = tables.table.reset_index()
-    columns = ("layer", "saliency", "silhouette", "cv_auc", "cv_auc_std", "chosen_share")
+    columns = ["layer", "saliency", "silhouette", "cv_auc", "cv_auc_std", "chosen_share"]
+    columns += [name for name in ("lens_auc",) if name in table]
     try:
         return {
             "table": {name: rounded(table[name].to_numpy()) for name in columns},

@@ -31,6 +31,8 @@ class ReportVideo:
         ``frame``, ``score`` and ``jpeg`` (base64) of the peaks.
     has_frame_labels : bool
         Whether `annotations` tell which frames are anomalous.
+    windows : sequence of (int, int)
+        What the model saw of each segment; empty where that is the segment.
     """
 
     video_id: str
@@ -47,6 +49,7 @@ class ReportVideo:
     descriptions: tuple[tuple[Interval, str], ...] = ()
     thumbnails: tuple[dict[str, Any], ...] = ()
     has_frame_labels: bool = True
+    windows: Annotations = ()
 
     @property
     def group(self) -> str:

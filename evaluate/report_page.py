@@ -96,6 +96,7 @@ def _video_data(video: ReportVideo) -> dict[str, Any]:
         "numFrames": video.num_frames,
         "starts": video.start_frames.tolist(),
         "stops": video.stop_frames.tolist(),
+        "windows": video.windows,
         "scores": rounded(video.scores),
         "smoothed": rounded(video.smoothed),
         "intervals": video.intervals,

@@ -22,7 +22,9 @@ from hiprobe.store import FeatureStore, HiProbeError, ManifestError, StoreError
 from hiprobe.store.ground_truth import anomalous_frame_counts
 from hiprobe.store.labels import labelled_videos
 from hiprobe.store.localization import DEFAULT_SIGMA, smooth
+from hiprobe.store.probe_inputs import MAX_ROWS
 from hiprobe.store.taps import HIDDEN_STATES
+from hiprobe.store.windows import COLUMNS
 
 __all__ = ["DEFAULT_CONVENTION", "ENDS", "LENGTHS", "Convention", "TestSet"]
 
@@ -197,6 +199,14 @@ class TestSet:
         segments = replace(all_normal, num_normal=num_normal)
         return replace(self, segments=segments, is_evaluated=inside)
 
+    def windows(self) -> dict[str, np.ndarray]:
+        """What the model saw of each evaluated segment, where these are not its own frames."""
+        if self.store is None or not self.store.has_windows:
+            return {}
+        table = self.store.segments
+        own = table[table["video_id"].isin(self.videos.index)][self.is_evaluated]
+        return {name: own[name].to_numpy() for name in COLUMNS}
+
     def require_frame_labels(self) -> None:
         """Refuse a test set of which only the videos' labels are known, with a `ManifestError`."""
         if not self.has_frame_labels:
@@ -208,7 +218,7 @@ class TestSet:
             )
 
     def states(
-        self, layer: int, *, tap: str = HIDDEN_STATES, prompt: str = ""
+        self, layer: int, *, tap: str = HIDDEN_STATES, prompt: str = "", max_rows: int = MAX_ROWS
     ) -> Iterator[np.ndarray]:
         """Read one layer of the store, of a tap and a prompt, some videos at a time.
 
@@ -218,7 +228,8 @@ class TestSet:
             One after the other, they are the segments that `score` takes scores of.
         """
         assert self.store is not None, "a test set of a manifest has no states"
-        for _, states in self.store.iter_layer(layer, self.videos.index, tap=tap, prompt=prompt):
+        ids = self.videos.index
+        for _, states in self.store.iter_layer(layer, ids, max_rows, tap=tap, prompt=prompt):
             yield states
 
     def score(

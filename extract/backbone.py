@@ -8,7 +8,7 @@ model's own processor and chat template as a video, and the states are taken by 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -19,8 +19,10 @@ import torch
 from hiprobe.extract.chat_template import chat_text
 from hiprobe.extract.compiled import compile_blocks
 from hiprobe.extract.config import DEFAULT_PROMPT, BackboneConfig
-from hiprobe.extract.first_token import FirstTokenTap, cut_top_block
+from hiprobe.extract.device_frames import DeviceFrames
+from hiprobe.extract.forward_pass import ForwardPass
 from hiprobe.extract.frame_size import caps_pixels, frame_pixels, size_options
+from hiprobe.extract.lm_head import read_answers
 from hiprobe.extract.loading import (
     DTYPES,
     files_digest,
@@ -29,10 +31,13 @@ from hiprobe.extract.loading import (
     resolve_device,
     weights_digest,
 )
-from hiprobe.extract.segment_taps import SegmentTaps
 from hiprobe.extract.video import Segment
 from hiprobe.store import ModelError
+from hiprobe.store.answer_rows import Answers
 from hiprobe.store.taps import HIDDEN_STATES, Tap
+
+# What a pass gives: (layer, segment, feature) float32, by the names of the store's arrays.
+States = dict[str, np.ndarray]
 
 # What one needs to name and make a backbone comes from here, wherever it is defined.
 __all__ = [
@@ -41,6 +46,7 @@ __all__ = [
     "Backbone",
     "BackboneConfig",
     "BackboneDescription",
+    "States",
     "chat_text",
     "process_segments",
 ]
@@ -59,12 +65,18 @@ class BackboneDescription:
     layers : tuple of int
     num_features : int
     device : str
+    taps : tuple of Tap
+        Kept beside the first prompt's ``hidden_states``.
+    answers : Answers or None
+        What of its LM head a store keeps.
     """
 
     provenance: dict[str, Any]
     layers: tuple[int, ...]
     num_features: int
     device: str
+    taps: tuple[Tap, ...] = ()
+    answers: Answers | None = None
 
 
 class Backbone:
@@ -80,6 +92,8 @@ class Backbone:
         Layers that `states` returns, ascending.
     num_features : int
         Hidden size.
+    answers : Answers or None
+        Rows of its LM head, see `hiprobe.extract.lm_head`.
 
     Raises
     ------
@@ -110,21 +124,25 @@ class Backbone:
                 f"{config.model}: no layer {beyond[0]}; it has layers 0 (embedding) to {last}."
             )
         self.num_features = int(decoder.config.hidden_size)
-        self._tap = FirstTokenTap(decoder, self.layers)
-        # The 8-bit product looks for outliers in all positions that it is given: with one position
-        # it would find others, and give other states than in stores made before.
-        self._further = SegmentTaps(model, decoder, self.layers, last, config.taps)
-        if config.load_in != "8bit" and not self._further.needs_all_positions:
-            cut_top_block(decoder)
+        # Before the hooks come on.
+        self.answers = read_answers(config.answers, folder, model, decoder, processor.tokenizer)
+        self._text, *further = (
+            prompt_text(replace(config, prompt=text), processor)
+            for text in (config.prompt, *(text for _, text in config.further_prompts))
+        )
+        self._pass = ForwardPass(model, self.layers, config, processor, [self._text, *further])
         if config.compile:
             compile_blocks(model, decoder)
-        self._text = prompt_text(config, processor)
         self._pixels = frame_pixels(config, processor)
+        self._frames = DeviceFrames(
+            processor, self._pixels, call_options(processor, self._pixels), config, self.device
+        )
 
     @property
     def segment_bytes(self) -> int:
-        """Of a segment's states, as float32."""
-        return 4 * len(self.layers) * self.num_features
+        """Of a segment's states, of all taps and prompts, as float32."""
+        own = len(self.layers) * self.num_features
+        return 4 * (own + sum(len(tap.layers) * tap.num_features for tap in self.taps))
 
     @property
     def tokenizer(self) -> Any:
@@ -149,8 +167,9 @@ class Backbone:
         texts = [self._text] * len(segments)
         rates = [fps] * len(segments) if isinstance(fps, float | int) else fps
         batch = process_segments(
-            self._processor, texts, segments, rates, self._pixels, self.config.fps_shown
-        )
+            self._processor, texts, segments, rates, self._pixels, self.config.fps_shown,
+            has_content=not self._frames.are_on_device,
+        ) | self._frames.decoded(segments)  # fmt: skip
         # Cast here, in a reader's thread: the thread that runs the model has no time for it.
         return {
             name: self._pinned(value.to(self._model.dtype) if "pixel_values" in name else value)
@@ -160,17 +179,8 @@ class Backbone:
 
     @property
     def taps(self) -> tuple[Tap, ...]:
-        """What `all_states` gives beside ``hidden_states``."""
-        return self._further.taps
-
-    def all_states(self, inputs: dict[str, torch.Tensor]) -> dict[str, np.ndarray]:
-        """One forward pass: (layer, segment, feature) float32 of every tap, by its name."""
-        self._further.begin(inputs["input_ids"].to(self.device))
-        states = self.states(inputs)
-        taken = self._further.take()
-        return {HIDDEN_STATES: states} | {
-            name: values.float().cpu().numpy() for name, values in taken.items()
-        }
+        """What there is in `all_states` beside ``hidden_states``."""
+        return self._pass.taps
 
     def states(self, inputs: dict[str, torch.Tensor]) -> np.ndarray:
         """One forward pass: the last prompt position's state of every layer.
@@ -181,43 +191,46 @@ class Backbone:
             Equal to ``generate(max_new_tokens=1, output_hidden_states=True)``'s states of the
             first generated token.
         """
+        return self.all_states(inputs)[HIDDEN_STATES]
+
+    def all_states(self, inputs: dict[str, torch.Tensor]) -> States:
+        """One forward pass: the states of every tap and prompt, ``hidden_states`` the first."""
         return self.launch(inputs)()
 
     @torch.inference_mode()
-    def launch(self, inputs: dict[str, torch.Tensor]) -> Callable[[], np.ndarray]:
-        """Begin a forward pass; calling what is returned waits for its end and gives its `states`.
+    def launch(self, inputs: dict[str, torch.Tensor]) -> Callable[[], States]:
+        """Begin a forward pass; calling what is returned waits for its end: see `all_states`.
 
         On a GPU the pass only has been queued then, and the next one may be queued behind it. All
         memory that it takes has been asked for, so want of memory is raised here.
         """
-        # The bare model without cache: the answer is not wanted, only the state that would give it.
-        on_device = {
-            name: value.to(self.device, non_blocking=True) for name, value in inputs.items()
+        states = {
+            name: taken.float().to("cpu", non_blocking=True)
+            for name, taken in self._pass.run(self._frames.to_device(inputs)).items()
         }
-        self._model(**on_device, use_cache=False)
-        states = self._tap.take().float().to("cpu", non_blocking=True)
-        if self.device.type != "cuda":
-            return states.numpy
-        copied = torch.cuda.Event()
-        copied.record(torch.cuda.current_stream(self.device))
+        copied = None
+        if self.device.type == "cuda":
+            copied = torch.cuda.Event()
+            copied.record(torch.cuda.current_stream(self.device))
 
-        def fetch() -> np.ndarray:
-            copied.synchronize()
-            return states.numpy()
+        def fetch() -> States:
+            if copied is not None:
+                copied.synchronize()
+            return {name: one.numpy() for name, one in states.items()}
 
         return fetch
 
     def _pinned(self, value: torch.Tensor) -> torch.Tensor:
         """Where the GPU can copy it from while the processor does something else."""
         try:
-            return value.pin_memory() if self.device.type == "cuda" else value
+            is_pinned = self.device.type == "cuda" and not value.is_meta
+            return value.pin_memory() if is_pinned else value
         except RuntimeError:  # no more memory can be pinned: it is copied more slowly
             return value
 
     def forget(self) -> None:
         """Free what a pass that ran out of memory has left."""
-        self._tap.clear()
-        self._further.clear()
+        self._pass.clear()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
@@ -236,10 +249,11 @@ class Backbone:
                 "compile": self.config.compile,
             },
             "prompt": self.config.prompt,
+            "prompt_name": self.config.prompt_name,
             "prompt_text": self._text,
             "processor": {
                 "class": type(self._processor).__name__,
-                "call": _call_options(self._processor, self._pixels),
+                "call": call_options(self._processor, self._pixels) | self._frames.recorded(),
                 "video": _plain(self._processor.video_processor.to_dict()),
             },
             "frame_pixels": None if self._pixels is None else list(self._pixels),
@@ -250,7 +264,14 @@ class Backbone:
                 "libavcodec": str(av.library_versions["libavcodec"][0]),
             },
         }
-        return BackboneDescription(provenance, self.layers, self.num_features, str(self.device))
+        return BackboneDescription(
+            provenance,
+            self.layers,
+            self.num_features,
+            str(self.device),
+            taps=self.taps,
+            answers=self.answers,
+        )
 
 
 def process_segments(
@@ -260,6 +281,8 @@ def process_segments(
     rates: Sequence[float],
     pixels: tuple[int, int] | None = None,
     fps_shown: float | None = None,
+    *,
+    has_content: bool = True,
 ) -> Any:
     """Make one left-padded batch of model inputs, each segment a video of its own.
 
@@ -276,16 +299,19 @@ def process_segments(
         Of a frame, from `frame_pixels`.
     fps_shown : float, optional
         See `BackboneConfig`.
+    has_content : bool
+        Otherwise there are no pixel values, but a tensor of their shape on torch's meta device.
     """
+    videos = [torch.from_numpy(segment.keyframes).permute(0, 3, 1, 2) for segment in segments]
     return processor(
         text=list(texts),
-        videos=[torch.from_numpy(segment.keyframes).permute(0, 3, 1, 2) for segment in segments],
+        videos=videos if has_content else [video.to("meta") for video in videos],
         video_metadata=[
             _metadata(segment, fps, fps_shown) for segment, fps in zip(segments, rates, strict=True)
         ],
         return_tensors="pt",
         padding=True,
-        **_call_options(processor, pixels),
+        **call_options(processor, pixels),
         **size_options(processor, pixels, len(segments[0].keyframes)),
     )
 
@@ -293,14 +319,15 @@ def process_segments(
 def _metadata(segment: Segment, fps: float, fps_shown: float | None) -> dict[str, Any]:
     """Tell a processor when the keyframes were, or are to seem."""
     if fps_shown is None:
-        num_frames, indices = segment.stop_frame - segment.start_frame, [*segment.frame_indices]
+        start, stop = segment.seen
+        num_frames, indices = stop - start, [*segment.frame_indices]
     else:
         fps, num_frames = fps_shown, len(segment.keyframes)
         indices = [*range(num_frames)]
     return {"total_num_frames": num_frames, "frames_indices": indices, "fps": fps}
 
 
-def _call_options(processor: Any, pixels: tuple[int, int] | None) -> dict[str, Any]:
+def call_options(processor: Any, pixels: tuple[int, int] | None) -> dict[str, Any]:
     """Options of the processor's call that change the numbers; they are recorded."""
     # The keyframes are chosen already. Left padding puts the last prompt token last for every
     # segment of a batch, as `generate` needs it too.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from hiprobe.extract.backbone import Backbone
+from hiprobe.extract.backbone import Backbone, States
 from hiprobe.extract.devices import is_out_of_memory
 from hiprobe.store import VideoError
 
@@ -130,13 +130,13 @@ def launch_of_any_size(
     inputs: dict[str, torch.Tensor],
     num_segments: int,
     batch_size: BatchSize,
-) -> Callable[[], np.ndarray]:
+) -> Callable[[], States]:
     """Begin the model's pass; a batch that does not fit into memory is halved until it does.
 
     Returns
     -------
     callable
-        Waits for the end and gives (layer, segment, feature) float32.
+        Waits for the end and gives (layer, segment, feature) float32 of each array.
 
     Raises
     ------
@@ -171,7 +171,11 @@ def launch_of_any_size(
         )
         for start, stop in ((0, half), (half, num_segments))
     ]
-    return lambda: np.concatenate([fetch() for fetch in halves], axis=1)
+    return lambda: _joined([fetch() for fetch in halves])
+
+
+def _joined(parts: Sequence[States]) -> States:
+    return {name: np.concatenate([one[name] for one in parts], axis=1) for name in parts[0]}
 
 
 def inputs_of_segments(

@@ -17,8 +17,9 @@ from hiprobe.extract.devices import is_out_of_memory
 from hiprobe.extract.plan import Job
 from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.thumbnails import make_thumbnail
-from hiprobe.extract.video import Segment, SegmentReader
+from hiprobe.extract.video import Segment, SegmentReader, inspect_video
 from hiprobe.store import BlockWriter, VideoError
+from hiprobe.store.windows import Window
 
 # A container's count may be off by the frames that a cut left without their reference.
 TOLERANCE_FRAMES = 24
@@ -120,6 +121,7 @@ def read_batches(
     batch_size: BatchSize,
     segment_frames: int | None,
     keyframes: int,
+    window: Window | None = None,
 ) -> Iterator[Batch | End]:
     """Decode and preprocess a pack's videos one after the other; a video's end follows its batches.
 
@@ -138,10 +140,11 @@ def read_batches(
     batch_size : BatchSize
     segment_frames : int or None
     keyframes : int
+    window : Window, optional
     """
     batch = _OpenBatch(backbone, writer, batch_size)
     for job in jobs:
-        for item in _read_video(job, writer, segment_frames, keyframes):
+        for item in _read_video(job, writer, segment_frames, keyframes, window):
             yield from batch.add(job, item)
             if job.video in batch.refused:
                 break
@@ -149,7 +152,11 @@ def read_batches(
 
 
 def _read_video(
-    job: Job, writer: BlockWriter, segment_frames: int | None, keyframes: int
+    job: Job,
+    writer: BlockWriter,
+    segment_frames: int | None,
+    keyframes: int,
+    window: Window | None,
 ) -> Iterator[Segment | End]:
     """Decode a video. A failure is an item like any other, and so meets this video alone."""
     known = writer.index.file(job.video)
@@ -157,9 +164,12 @@ def _read_video(
         yield End(job, changed=changed)
         return
     first = job.first_block * writer.row_block
-    ranges = segment_ranges(job.num_frames, segment_frames)
-    reader = SegmentReader(job.record.path, ranges, keyframes, first)
     try:
+        # As it was planned: of a video that is done, the store has what could be decoded.
+        num_frames = inspect_video(job.record.path).num_frames if job.is_done else job.num_frames
+        ranges = segment_ranges(num_frames, segment_frames)
+        seen = None if window is None else window.of_segments(ranges, num_frames, job.fps)
+        reader = SegmentReader(job.record.path, ranges, keyframes, first, seen)
         yield from reader
         note = check_length(job, reader)
     except VideoError as error:

@@ -36,9 +36,9 @@ from hiprobe.extract.check_speed import kernels, machine
 from hiprobe.extract.config import BackboneConfig
 from hiprobe.extract.generation import Describer
 from hiprobe.extract.loading import resolve_device
-from hiprobe.extract.parity import tolerance_of
 from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES
 from hiprobe.store.provenance import ModelRecord
+from hiprobe.store.state_distances import tolerance_of
 
 OnStep = Callable[[str], None]
 BATCH_SIZES = (1, 2, 4, 8, 16)

@@ -12,7 +12,8 @@ import numpy as np
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.batch_size import BatchSize, launch_of_any_size
 from hiprobe.extract.check_inputs import Sample
-from hiprobe.extract.state_distances import TINY, distances_between, relative_l2
+from hiprobe.store.state_distances import TINY, distances_between, relative_l2
+from hiprobe.store.taps import HIDDEN_STATES
 
 PASSED, FAILED, SKIPPED = "passed", "FAILED", "skipped"
 
@@ -111,7 +112,8 @@ def states_of(backbone: Backbone, samples: Sequence[Sample], *, together: bool) 
             batch = sample.segments[start : start + step]
             inputs, size = backbone.prepare(batch, sample.info.fps), len(batch)
             limit = BatchSize(size, backbone.device)
-            parts.append(launch_of_any_size(backbone, inputs, size, limit)())
+            states = launch_of_any_size(backbone, inputs, size, limit)()
+            parts.append(states[HIDDEN_STATES])
     return np.concatenate(parts, axis=1)
 
 

@@ -21,10 +21,10 @@ from hiprobe.extract.config import BackboneConfig, ExtractConfig
 from hiprobe.extract.devices import GpuError, claim_device, describe_device, gpu_errors
 from hiprobe.extract.extractor import extract_videos
 from hiprobe.extract.parity import recompute
-from hiprobe.extract.plan import Job, job_of
+from hiprobe.extract.plan import Job, is_left, job_of
 from hiprobe.extract.recipe import compare_with_model
 from hiprobe.extract.tally import Progress
-from hiprobe.store import PENDING, BlockWriter, ModelError, StoreError
+from hiprobe.store import BlockWriter, ModelError, StoreError
 from hiprobe.store.provenance import Provenance, Purpose
 from hiprobe.store.schema import JOURNAL
 
@@ -98,9 +98,9 @@ def extract_group(config: ExtractConfig, jobs: Sequence[Job], run: str) -> list[
 
 def committed(writer: BlockWriter, job: Job) -> Progress | None:
     """Say how a video has ended, if it has."""
-    status = writer.index.status(job.video)
-    if status == PENDING:
+    if is_left(writer, job.video):
         return None
+    status = writer.index.status(job.video)
     reason = writer.index.error(job.video)
     return Progress(job.record.video_id, outcome=status, reason=reason)
 
@@ -152,6 +152,7 @@ def _extract(
         jobs,
         segment_frames=config.segment_frames,
         keyframes=config.keyframes,
+        window=config.window,
         batch_size=_batch_size(run, config.batch_size, str(backbone.device)),
         num_readers=config.num_readers,
         on_progress=report,

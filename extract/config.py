@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES
+from hiprobe.store.windows import Window
 
 # For `BackboneConfig.min_pixels` and `max_pixels`: whatever the processor's own range is.
 OWN_PIXELS = 0
@@ -24,6 +25,11 @@ class BackboneConfig:
         A hub revision; None is the default branch.
     prompt : str
         The text after the video in the one user message.
+    prompt_name : str
+        What it is called beside further ones; may be empty.
+    further_prompts : tuple of (str, str)
+        Names and texts of prompts whose states are kept too. What all of them share, the video
+        above all, is computed once.
     layers : tuple of int or None
         Layers to keep, 0 = embedding output; None keeps all.
     dtype : {'auto', 'float32', 'bfloat16', 'float16'}
@@ -34,8 +40,10 @@ class BackboneConfig:
         Put the model on a GPU that another process of hiprobe has its own on, too.
     attention : {'auto', 'sdpa', 'flash_attention_2', 'eager'}
         Transformers' implementation; 'auto' is its own choice, SDPA where the model has it.
-    load_in : {'full', '8bit', '4bit'}
-        Weights quantised by bitsandbytes; needs a CUDA GPU.
+    load_in : {'full', 'int8', 'fp8', '8bit', '4bit'}
+        'int8', 'fp8': weights and activations of the decoder's linear layers, by torchao; fp8 needs
+        a CUDA GPU of compute capability 8.9. '8bit', '4bit': weights, by bitsandbytes; need a CUDA
+        GPU.
     compile : bool
         ``torch.compile`` each decoder layer and each block of the vision tower.
     min_pixels, max_pixels : int or None
@@ -43,15 +51,22 @@ class BackboneConfig:
         utilities have it, unless the checkpoint's own range ends below; `OWN_PIXELS`: its own.
     fps_shown : float or None
         Tell the model that keyframes follow each other at so many a second; None: the truth.
+    frames_on_device : bool or None
+        Resize and normalise frames on the model's device; None: on a GPU. See
+        `hiprobe.extract.device_frames`.
     keep_wrapped : bool
         See `hiprobe.extract.chat_template.chat_text`: for stores that were made so.
     taps : tuple of str
         What to keep beside ``hidden_states``: of `hiprobe.store.taps.TAPS`.
+    answers : tuple of str
+        Words, one token each, whose rows of the LM head a new store keeps beside the usual ones.
     """
 
     model: str
     revision: str | None = None
     prompt: str = DEFAULT_PROMPT
+    prompt_name: str = ""
+    further_prompts: tuple[tuple[str, str], ...] = ()
     layers: tuple[int, ...] | None = None
     dtype: str = "auto"
     device: str = "auto"
@@ -62,8 +77,10 @@ class BackboneConfig:
     min_pixels: int | None = None
     max_pixels: int | None = None
     fps_shown: float | None = None
+    frames_on_device: bool | None = None
     keep_wrapped: bool = False
     taps: tuple[str, ...] = ()
+    answers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +95,8 @@ class ExtractConfig:
         Frames of a segment; None makes each video one segment.
     keyframes : int
         Keyframes per segment, K.
+    window : Window or None
+        What they are taken from; None: the segment.
     thumbnails : bool
         Keep a small picture of each segment too, for the report.
     batch_size : int or None
@@ -112,6 +131,7 @@ class ExtractConfig:
     backbone: BackboneConfig
     segment_frames: int | None = SEGMENT_FRAMES
     keyframes: int = NUM_KEYFRAMES
+    window: Window | None = None
     thumbnails: bool = False
     batch_size: int | None = None
     num_readers: int = 2

@@ -16,18 +16,21 @@ from typing import Any
 
 import numpy as np
 
-from hiprobe.extract.backbone import Backbone
+from hiprobe.extract.backbone import Backbone, States
 from hiprobe.extract.config import BackboneConfig
 from hiprobe.extract.generation import MAX_NEW_TOKENS, Describer
 from hiprobe.extract.overlap import read_ahead
+from hiprobe.extract.prompts import further_taps, texts_of
 from hiprobe.extract.recipe import Recipe, compare_with_model
-from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.video import SegmentReader, VideoInfo, inspect_video
 from hiprobe.store import HiProbeError, Probe
 from hiprobe.store.localization import DEFAULT_SIGMA, intervals, smooth
+from hiprobe.store.probe_inputs import Input
 from hiprobe.store.provenance import Difference, Purpose
 from hiprobe.store.results import Interval
 from hiprobe.store.single_files import write_json
+from hiprobe.store.taps import HIDDEN_STATES, array_name, taps_of
+from hiprobe.store.windows import COLUMNS, window_record
 
 SEGMENTS_AHEAD, BYTES_AHEAD = 4, 2**29
 DESCRIBED_KEYFRAMES = 16
@@ -70,6 +73,8 @@ class Detection:
     provenance : dict
     notes : list of str
         What to keep in mind: packets that could not be decoded, frames that are missing.
+    windows : (segment, 2) int64 or None
+        Half-open ranges of the frames that the model saw, where these are not the segments.
     """
 
     video: VideoInfo
@@ -80,6 +85,7 @@ class Detection:
     threshold: float
     provenance: dict[str, Any]
     notes: list[str]
+    windows: np.ndarray | None = None
 
     @property
     def intervals(self) -> list[tuple[int, int]]:
@@ -110,11 +116,8 @@ def detect(
     probe, video = Probe.load(config.probe), inspect_video(config.video)
     recipe = Recipe.of(probe.origin, config.probe)
     backbone, warnings = load_probes_backbone(config, probe)
-    reader = SegmentReader(
-        config.video,
-        segment_ranges(video.num_frames, recipe.segment_frames),
-        recipe.keyframes,
-    )
+    reader = recipe.reader(config.video, video.num_frames, video.fps)
+    windows: list[tuple[int, int]] = []
     ranges: list[tuple[int, int]] = []
     scores: list[float] = []
     segments = read_ahead(
@@ -122,9 +125,10 @@ def detect(
         num_bytes=lambda segment: segment.keyframes.nbytes, max_bytes=BYTES_AHEAD,
     )  # fmt: skip
     for segment in segments:
-        states = backbone.states(backbone.prepare([segment], video.fps))
+        states = backbone.all_states(backbone.prepare([segment], video.fps))
         ranges.append((segment.start_frame, segment.stop_frame))
-        scores.append(float(probe.score(dict(zip(backbone.layers, states, strict=True)))[0]))
+        windows.append(segment.seen)
+        scores.append(float(probe.score(_of_inputs(probe, backbone, states))[0]))
         on_segment(video, ranges, scores)
     raw = np.array(scores)
     if not np.isfinite(raw).all():
@@ -142,6 +146,7 @@ def detect(
         threshold=probe.threshold["value"] if config.threshold is None else config.threshold,
         provenance=_provenance(config, probe, backbone),
         notes=_notes(video, reader) + warnings,
+        windows=None if recipe.window is None else np.array(windows, np.int64).reshape(-1, 2),
     )
 
 
@@ -170,7 +175,7 @@ def write_detection(path: Path, detection: Detection, descriptions: list[str]) -
     ]
     for interval, text in zip(found, descriptions, strict=False):
         interval["text"] = text
-    content = {
+    content: dict[str, Any] = {
         "video": {"fps": fps, "num_frames": detection.video.num_frames},
         "threshold": detection.threshold,
         "intervals": found,
@@ -187,6 +192,9 @@ def write_detection(path: Path, detection: Detection, descriptions: list[str]) -
         "notes": detection.notes,
         "provenance": detection.provenance,
     }
+    if detection.windows is not None:
+        for segment, window in zip(content["segments"], detection.windows.tolist(), strict=True):
+            segment |= dict(zip(COLUMNS, window, strict=True))
     write_json(path, content, end="\n")
 
 
@@ -211,10 +219,14 @@ def load_probes_backbone(config: DetectConfig, probe: Probe) -> tuple[Backbone, 
     # Others need libraries, or a GPU, that need not be here.
     if attention == "auto" and origin.model.attention in ("eager", "sdpa"):
         attention = origin.model.attention
+    prompts = {one.prompt for one in probe.inputs}
+    texts = texts_of([*taps_of(origin.attributes).values()])
     backbone = Backbone(
         replace(
             Recipe.of(origin, config.probe).fill(config.backbone),
             layers=probe.layers_read,
+            taps=further_taps({one.tap for one in probe.inputs}),
+            further_prompts=tuple((name, texts[name]) for name in texts if name in prompts),
             dtype=dtype,
             attention=attention,
         )
@@ -235,6 +247,16 @@ def load_probes_backbone(config: DetectConfig, probe: Probe) -> tuple[Backbone, 
         )
         for one in comparison.warned
     ]
+
+
+def _of_inputs(probe: Probe, backbone: Backbone, states: States) -> dict[Input, np.ndarray]:
+    """Find what the probe reads among what a pass has given."""
+    layers = {tap.name: tap.layers for tap in backbone.taps} | {HIDDEN_STATES: backbone.layers}
+    first = probe.origin.attributes.get("prompt_name")
+    names = {
+        one: array_name(one.tap, "" if one.prompt == first else one.prompt) for one in probe.inputs
+    }
+    return {one: states[name][layers[name].index(one.layer)] for one, name in names.items()}
 
 
 def _setting(difference: Difference) -> str:
@@ -264,6 +286,7 @@ def _provenance(config: DetectConfig, probe: Probe, backbone: Backbone) -> dict[
         "sigma_segments": config.sigma,
         "segment_frames": probe.origin.segment_frames,
         "keyframes": probe.origin.keyframes,
+        "window": window_record(probe.origin.window),
         **backbone.describe().provenance,
         "libraries": {name: version(name) for name in libraries},
     }

@@ -106,7 +106,10 @@ def _time_model(
     """Seconds per segment of a batch, each time it is run but the first."""
     ranges = segment_ranges(info.num_frames, config.segment_frames)
     size = BatchSize(config.batch_size, backbone.device).segments_for((info.height, info.width))
-    segments = list(SegmentReader(record.path, ranges[:size], config.keyframes))
+    fps = record.fps or info.fps
+    window = config.window
+    seen = None if window is None else window.of_segments(ranges, info.num_frames, fps)
+    segments = list(SegmentReader(record.path, ranges[:size], config.keyframes, windows=seen))
     if not segments:
         return []
     inputs, times = backbone.prepare(segments, info.fps), []

@@ -14,7 +14,7 @@ from operator import attrgetter
 
 import numpy as np
 
-from hiprobe.extract.backbone import Backbone
+from hiprobe.extract.backbone import Backbone, States
 from hiprobe.extract.batch_size import LARGEST_BATCH, BatchSize, launch_of_any_size
 from hiprobe.extract.batches import Batch, End, Part, read_batches
 from hiprobe.extract.devices import GpuError, gpu_errors
@@ -23,6 +23,7 @@ from hiprobe.extract.overlap import WriteBehind, read_ahead
 from hiprobe.extract.plan import Job, packs
 from hiprobe.extract.tally import WAITS, OnProgress, Progress
 from hiprobe.store import BlockWriter, VideoError
+from hiprobe.store.windows import Window
 
 # Batches that wait for the model (so many, and so large together), and blocks that wait for the
 # disk: what bounds the memory.
@@ -39,6 +40,7 @@ def extract_videos(
     batch_size: BatchSize,
     num_readers: int,
     on_progress: OnProgress,
+    window: Window | None = None,
 ) -> None:
     """Extract videos and commit each one's outcome; one that fails does not stop the others.
 
@@ -53,10 +55,12 @@ def extract_videos(
     num_readers : int
         Threads that decode and preprocess, a pack of videos each.
     on_progress : callable
+    window : Window, optional
+        What keyframes are taken from; default: the segments.
     """
     read = partial(
         read_batches, backbone=backbone, writer=writer, batch_size=batch_size,
-        segment_frames=segment_frames, keyframes=keyframes,
+        segment_frames=segment_frames, keyframes=keyframes, window=window,
     )  # fmt: skip
     # Several readers, a pack each: their items come mixed, those of one video in order.
     with WriteBehind(BLOCKS_BEHIND) as behind:
@@ -89,7 +93,7 @@ class _Step:
 
 
 # A batch's parts, and for some of them together what waits for their states, or why there are none.
-_Passes = list[tuple[Sequence[Part], Callable[[], np.ndarray] | VideoError]]
+_Passes = list[tuple[Sequence[Part], Callable[[], States] | VideoError]]
 
 
 class _Model:
@@ -155,21 +159,22 @@ class _Model:
         return [launched for alone in batch.split() for launched in self._launch(alone)]
 
     def _fetched(
-        self, parts: Sequence[Part], fetch: Callable[[], np.ndarray] | VideoError
+        self, parts: Sequence[Part], fetch: Callable[[], States] | VideoError
     ) -> Iterator[_Step]:
         """Give each part's video its states, or why there are none."""
-        states: Sequence[np.ndarray | VideoError]
+        states: Sequence[States | VideoError]
         if isinstance(fetch, VideoError):
             states = [fetch]  # there is one part, whose fault it is
         else:
             with gpu_errors(parts[0].job.record.path):
                 fetched = fetch()
-            ends = np.cumsum([part.num_segments for part in parts])
-            states = np.split(fetched, ends[:-1], axis=1)
+            ends = np.cumsum([part.num_segments for part in parts])[:-1]
+            by_name = {name: np.split(one, ends, axis=1) for name, one in fetched.items()}
+            states = [{name: one[at] for name, one in by_name.items()} for at in range(len(parts))]
         for part, own in zip(parts, states, strict=True):
             video = self._video(part.job)
             if not video.has_failed:
-                yield _Step(video, video.take(part, own, self._backbone.layers))
+                yield _Step(video, video.take(part, own))
 
 
 class _Clock:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from hiprobe.extract.backbone import process_segments
+from hiprobe.extract.backbone import call_options, process_segments
 from hiprobe.extract.chat_template import chat_text
 from hiprobe.extract.config import BackboneConfig
+from hiprobe.extract.device_frames import DeviceFrames
 from hiprobe.extract.frame_size import frame_pixels
 from hiprobe.extract.loading import (
     files_digest,
@@ -51,6 +52,8 @@ class Describer:
         self._model, self._processor, folder = load_model(config, self.device, with_head=True)
         self._max_new_tokens = max_new_tokens
         self._pixels = frame_pixels(config, self._processor)
+        options = call_options(self._processor, self._pixels)
+        self._frames = DeviceFrames(self._processor, self._pixels, options, config, self.device)
         self._fps_shown = config.fps_shown
         if not self._model.can_generate():
             raise ModelError(f"{config.model}: {type(self._model).__name__} generates no text.")
@@ -145,6 +148,13 @@ class Describer:
         texts = [chat_text(self._processor, prompt) for prompt in prompts]
         rates = [fps] * len(segments)
         inputs = process_segments(
-            self._processor, texts, segments, rates, self._pixels, self._fps_shown
+            self._processor, texts, segments, rates, self._pixels, self._fps_shown,
+            has_content=not self._frames.are_on_device,
+        ) | self._frames.decoded(segments)  # fmt: skip
+        return self._frames.to_device(
+            {
+                name: value.to(self._model.dtype) if value.is_floating_point() else value
+                for name, value in inputs.items()
+                if isinstance(value, torch.Tensor)
+            }
         )
-        return inputs.to(self.device, self._model.dtype)

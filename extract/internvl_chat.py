@@ -300,7 +300,7 @@ def _read_weights(folder: Path, llm: dict[str, Any]) -> tuple[dict[str, torch.Te
     """
     weights: dict[str, torch.Tensor] = {}
     ignored = set()
-    for path in _weight_files(folder):
+    for path in weight_files(folder):
         for name, tensor in _read_shard(path).items():
             if (part := name.split(".")[0]) not in PARTS:
                 ignored.add(part)
@@ -309,7 +309,7 @@ def _read_weights(folder: Path, llm: dict[str, Any]) -> tuple[dict[str, torch.Te
     return weights, sorted(ignored)
 
 
-def _weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path) -> list[Path]:
     """Shards or the only file; safetensors first, as Transformers does."""
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (index := folder / f"{name}.index.json").exists():

@@ -17,6 +17,7 @@ from hiprobe.extract.chat_template import chat_text
 from hiprobe.extract.config import BackboneConfig
 from hiprobe.extract.devices import is_out_of_memory, resolve_device
 from hiprobe.extract.internvl_chat import is_internvl_chat, load_internvl_chat
+from hiprobe.extract.quantised import TORCHAO, check_torchao, quantise
 from hiprobe.extract.vision_windows import batch_windows
 from hiprobe.store import ModelError
 
@@ -29,6 +30,7 @@ __all__ = [
     "weights_digest",
 ]
 
+BITSANDBYTES = ("8bit", "4bit")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 CONFIGURATION_FILES = (
@@ -54,8 +56,9 @@ def load_model(
     Raises
     ------
     ModelError
-        It is missing, of no supported kind, or lacks weights.
+        It is missing, of no supported kind, or lacks weights; or cannot be quantised here.
     """
+    check_torchao(config, device)
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     dtype: Any = DTYPES.get(config.dtype)
@@ -145,7 +148,7 @@ def _too_large(config: BackboneConfig, device: torch.device, error: Exception) -
     return (
         f"{config.model}: its weights do not fit into the memory of {device}{room}: "
         f"{str(error).splitlines()[0]} End what else runs there, take --dtype bfloat16, fewer "
-        "--layers, --load-in 8bit or 4bit, or a smaller model."
+        "--layers, --load-in int8, 8bit or 4bit, or a smaller model."
     )
 
 
@@ -172,9 +175,11 @@ def prompt_text(config: BackboneConfig, processor: Any) -> str:
 
 
 def _placed(model: Any, config: BackboneConfig, device: torch.device) -> Any:
-    """Move the model to the device; quantised weights are there already."""
+    """Move the model to the device; weights that bitsandbytes has quantised are there already."""
     batch_windows(model)
-    return (model.to(device) if config.load_in == "full" else model).eval()
+    if config.load_in in TORCHAO:
+        quantise(model, config, device)
+    return (model if config.load_in in BITSANDBYTES else model.to(device)).eval()
 
 
 def _load_options(config: BackboneConfig, device: torch.device) -> dict[str, Any]:
@@ -182,7 +187,7 @@ def _load_options(config: BackboneConfig, device: torch.device) -> dict[str, Any
     options: dict[str, Any] = {}
     if config.attention != "auto":
         options["attn_implementation"] = config.attention
-    if config.load_in != "full":
+    if config.load_in in BITSANDBYTES:
         missing = [name for name in ("bitsandbytes", "accelerate") if find_spec(name) is None]
         if device.type != "cuda" or missing:
             raise ModelError(

@@ -16,26 +16,23 @@ import numpy as np
 import pandas as pd
 from pandas.util import hash_pandas_object
 
-from hiprobe.extract.backbone import Backbone
+from hiprobe.extract.backbone import Backbone, States
 from hiprobe.extract.changed_files import changed_file
 from hiprobe.extract.config import BackboneConfig
+from hiprobe.extract.prompts import further_taps, texts_of
 from hiprobe.extract.recipe import Recipe, compare_with_model
-from hiprobe.extract.segments import segment_ranges
-from hiprobe.extract.state_distances import (
+from hiprobe.extract.video import inspect_video
+from hiprobe.store import FeatureStore, ModelError, StoreError, StoreWriter, VideoError
+from hiprobe.store.provenance import ModelRecord, Purpose
+from hiprobe.store.state_distances import (
     TINY,
     distances_between,
     indistinct_layers,
     relative_l2,
+    tolerance_of,
 )
-from hiprobe.extract.video import SegmentReader, inspect_video
-from hiprobe.store import FeatureStore, ModelError, StoreError, StoreWriter, VideoError
-from hiprobe.store.provenance import ModelRecord, Purpose
+from hiprobe.store.taps import HIDDEN_STATES
 
-# Of `relative_l2`, by dtype. SDPA against eager attention, the same sums in another order, moved 24
-# segments of the four families and of the trained demo model by up to 6e-7, 2.7e-3 and 1.5e-2. For
-# quantised weights nothing was measured.
-TOLERANCES = {"float32": 1e-4, "float16": 0.01, "bfloat16": 0.05}
-QUANTISED_TOLERANCE = 0.1
 DIGESTS = {
     "model.weights_digest": "weights",
     "model.files_digest": "configuration, tokenizer, processor or chat template",
@@ -61,11 +58,12 @@ def recompute(path: Path, backbone: Backbone, num_segments: int, seed: int) -> d
     dict
         ``segments``: video id and number of each; per layer, the greatest over segments of
         ``relative_l2``, ``‖stored - again‖ / ‖again‖``, and of ``max_relative_difference``,
-        ``max |stored - again| / max |again|``; ``tolerance`` of the former and the segments that
-        ``exceeded`` it in some layer; ``between_segments``, the control: per layer the median
-        relative L2 between two different ones of these segments; ``seed``, ``created``;
-        ``warnings`` where videos had to be passed over, because their files are gone or have
-        changed, and where a segment differs from itself nearly as much as from another.
+        ``max |stored - again| / max |again|``; ``taps``, the greatest relative L2 of each further
+        array of states; ``tolerance`` and the segments that ``exceeded`` it in some layer;
+        ``between_segments``, the control: per layer the median relative L2 between two different
+        ones of these segments; ``seed``, ``created``; ``warnings`` where videos had to be passed
+        over, because their files are gone or have changed, and where a segment differs from itself
+        nearly as much as from another.
 
     Raises
     ------
@@ -92,8 +90,7 @@ def recompute(path: Path, backbone: Backbone, num_segments: int, seed: int) -> d
         except VideoError as error:
             passed_over[str(video_id)] = str(error)
             continue
-        stored = store.video(video_id)[:, segment]
-        measured.append(_Measured.of(str(video_id), int(segment), stored, again))
+        measured.append(_Measured.of(store, str(video_id), int(segment), again))
     differences = _greatest(store, [one.of_l2 for one in measured])
     control = distances_between(store.layers, [one.again for one in measured])
     certificate = {
@@ -107,10 +104,13 @@ def recompute(path: Path, backbone: Backbone, num_segments: int, seed: int) -> d
             [one.video_id, one.segment]
             for one in measured
             if not (one.of_l2 <= tolerance).all()
+            or not all(distance <= tolerance for distance in one.of_taps.values())
         ],
         "seed": seed,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+    if of_taps := _greatest_of_taps(measured):
+        certificate["taps"] = of_taps
     warnings = [*passed_over.values(), *indistinct_layers(differences, control)]
     return certificate | ({"warnings": warnings} if warnings else {})
 
@@ -123,22 +123,27 @@ class _Measured:
     segment: int
     of_max: np.ndarray
     of_l2: np.ndarray
+    of_taps: dict[str, float]
     again: np.ndarray
 
     @classmethod
-    def of(cls, video_id: str, segment: int, stored: np.ndarray, again: np.ndarray) -> Self:
-        """Compare (layer, feature) with (layer, feature)."""
-        difference, again = stored.astype(np.float64) - again, again.astype(np.float64)
+    def of(cls, store: FeatureStore, video_id: str, segment: int, states: States) -> Self:
+        """Compare (layer, segment, feature) of one segment with what the store has of it."""
+        stored = store.video(video_id)[:, segment]
+        again = states[HIDDEN_STATES][:, 0].astype(np.float64)
         greatest = np.maximum(np.abs(again).max(axis=1), TINY)
-        of_max = np.abs(difference).max(axis=1) / greatest
-        return cls(video_id, segment, of_max, relative_l2(stored, again), again)
-
-
-def tolerance_of(model: ModelRecord) -> float:
-    """How far a segment may be from what is stored: `relative_l2` of any layer."""
-    if model.load_in in ("8bit", "4bit"):
-        return QUANTISED_TOLERANCE
-    return TOLERANCES.get(str(model.dtype), TOLERANCES["bfloat16"])
+        of_max = np.abs(stored - again).max(axis=1) / greatest
+        of_taps = {
+            tap.name: float(
+                relative_l2(
+                    store.video(video_id, tap=tap.tap, prompt=tap.prompt)[:, segment],
+                    states[tap.name][:, 0],
+                ).max()
+            )
+            for tap in store.further_taps_of(video_id)
+            if tap.name in states
+        }
+        return cls(video_id, segment, of_max, relative_l2(stored, again), of_taps, again)
 
 
 def _drawn_order(segments: pd.DataFrame, seed: int) -> np.ndarray:
@@ -159,6 +164,14 @@ def _greatest(store: FeatureStore, differences: Sequence[np.ndarray]) -> dict[st
         return {}
     greatest = np.max(differences, axis=0)
     return {str(layer): float(value) for layer, value in zip(store.layers, greatest, strict=True)}
+
+
+def _greatest_of_taps(measured: Sequence[_Measured]) -> dict[str, float]:
+    """Per tap, the greatest of all layers and segments."""
+    names = dict.fromkeys(name for one in measured for name in one.of_taps)
+    return {
+        name: max(one.of_taps[name] for one in measured if name in one.of_taps) for name in names
+    }
 
 
 def certify(
@@ -202,6 +215,8 @@ def certify(
         attention=recorded.attention or "auto",
         load_in=recorded.load_in or "full",
         compile=bool(recorded.compile),
+        taps=further_taps({tap.tap for tap in store.further_taps}),
+        further_prompts=tuple(texts_of(store.further_taps).items()),
     )
     backbone = Backbone(recipe.fill(config))
     comparison = compare_with_model(store.origin, backbone, Purpose.AGAIN)
@@ -225,14 +240,13 @@ def certify(
 
 def _states_again(
     store: FeatureStore, backbone: Backbone, recipe: Recipe, video_id: str, segment: int
-) -> np.ndarray:
-    """Decode and compute one segment: (layer, feature) float32."""
+) -> States:
+    """Decode and compute one segment."""
     video = store.videos.loc[video_id]
     if changed := changed_file(store.file(video_id), video["path"]):
         raise VideoError(changed)
     # As it was planned: the store's own number of frames is what could be decoded.
     num_frames = inspect_video(video["path"]).num_frames
-    ranges = segment_ranges(num_frames, recipe.segment_frames)
-    reader = SegmentReader(video["path"], ranges, recipe.keyframes, first_segment=segment)
-    wanted = next(iter(reader))
-    return backbone.states(backbone.prepare([wanted], float(video["fps"])))[:, 0]
+    fps = float(video["fps"])
+    wanted = next(iter(recipe.reader(video["path"], num_frames, fps, segment)))
+    return backbone.all_states(backbone.prepare([wanted], fps))

@@ -43,6 +43,8 @@ from hiprobe.store import (
 from hiprobe.store.errors import listing
 from hiprobe.store.provenance import Provenance, segment_frames_attribute
 from hiprobe.store.relabel import Differences, describe, label_differences
+from hiprobe.store.taps import Tap
+from hiprobe.store.windows import window_record
 
 RUNS_KEPT = 100
 LIBRARIES = ("hiprobe", "torch", "transformers", "torchvision", "av", "zarr", "numpy")
@@ -127,7 +129,7 @@ def extract(
             changed = {}
         if differences := label_differences(writer.index.video_table(), records):
             on_warning(_disagreement(config, differences))
-        plan_new_videos(writer, records, config.segment_frames)
+        plan_new_videos(writer, records, config.segment_frames, config.window)
         unchanged = [record for record in selected if record.video_id not in changed]
         writer.move_videos(find_moved(writer.index, unchanged))
         jobs, num_segments = jobs_left(writer, unchanged, config.limit)
@@ -192,6 +194,7 @@ def _open_writer(
         **backbone.provenance,
         "segment_frames": segment_frames_attribute(config.segment_frames),
         "keyframes": config.keyframes,
+        "window": window_record(config.window),
         "layers": list(backbone.layers),
         "thumbnails": list(THUMBNAIL_SIZE) if config.thumbnails else None,
     }
@@ -205,6 +208,7 @@ def _open_writer(
             refuse_other_settings(
                 config.store, Provenance.of(writer.provenance), Provenance.of(fixed)
             )
+            _add_taps(writer, backbone.taps)
         except StoreError:
             writer.close()
             raise
@@ -214,6 +218,9 @@ def _open_writer(
         layers=backbone.layers,
         num_features=backbone.num_features,
         thumbnail_size=THUMBNAIL_SIZE if config.thumbnails else None,
+        taps=backbone.taps,
+        answers=backbone.answers,
+        has_windows=config.window is not None,
         provenance={
             **fixed,
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -227,6 +234,25 @@ def _open_writer(
             | {"python": platform.python_version()},
         },
     )
+
+
+def _add_taps(writer: StoreWriter, taps: Sequence[Tap]) -> None:
+    """Let a store keep what it did not so far.
+
+    Raises
+    ------
+    StoreError
+        It keeps one otherwise, or one that the model is not asked for.
+    """
+    given = {tap.name: tap for tap in taps}
+    for name, tap in writer.taps.items():
+        if name not in given or not tap.fits(given[name]):
+            raise StoreError(
+                f"{writer.path}: keeps {name} of {len(tap.layers)} layers and {tap.num_features} "
+                f"features, which this run does not give: {given.get(name, 'nothing of it')}. Run "
+                "with the store's settings, or write to another store."
+            )
+    writer.add_taps(taps)
 
 
 def _summarise(

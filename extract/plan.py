@@ -11,6 +11,7 @@ from hiprobe.extract.config import ExtractConfig
 from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.video import inspect_video
 from hiprobe.store import (
+    DONE,
     FAILED,
     PENDING,
     REPLACED,
@@ -23,6 +24,7 @@ from hiprobe.store import (
     VideoRecord,
     read_manifest,
 )
+from hiprobe.store.windows import Window
 
 # What a worker of a cluster is given at a time: a part of its share, and not too many videos.
 GROUPS_PER_WORKER, GROUP_VIDEOS = 4, 16
@@ -41,9 +43,11 @@ class Job:
         As planned.
     fps : float
     first_block : int
-        Blocks before it are committed already.
+        Blocks before it are committed already, with all taps.
     num_segments : int
         Left to do.
+    is_done : bool
+        The video is done, but older than some of the store's taps: these are to be added.
     """
 
     video: int
@@ -52,6 +56,7 @@ class Job:
     fps: float
     first_block: int
     num_segments: int
+    is_done: bool = False
 
 
 def read_records(config: ExtractConfig) -> list[VideoRecord]:
@@ -93,7 +98,10 @@ def set_failed_aside(writer: StoreWriter, records: Sequence[VideoRecord]) -> Non
 
 
 def plan_new_videos(
-    writer: StoreWriter, records: Sequence[VideoRecord], segment_frames: int | None
+    writer: StoreWriter,
+    records: Sequence[VideoRecord],
+    segment_frames: int | None,
+    window: Window | None = None,
 ) -> None:
     """Give rows to the manifest's videos that the store does not know yet.
 
@@ -118,7 +126,8 @@ def plan_new_videos(
         segments = segment_ranges(info.num_frames, segment_frames)
         # A frame rate that the manifest gives is somebody's correction of the container's.
         fps = record.fps or info.fps
-        planned.append(PlannedVideo(record, info.num_frames, fps, segments, file))
+        seen = None if window is None else window.of_segments(segments, info.num_frames, fps)
+        planned.append(PlannedVideo(record, info.num_frames, fps, segments, file, seen))
     writer.add_videos(planned)
     positions = writer.index.positions()
     for video_id, reason in unreadable.items():
@@ -139,11 +148,11 @@ def jobs_left(
     writer: StoreWriter, records: Sequence[VideoRecord], limit: int | None
 ) -> tuple[list[Job], int]:
     """List what is left to do, with the number of segments in it."""
-    index, positions = writer.index, writer.index.positions()
+    positions = writer.index.positions()
     jobs: list[Job] = []
     for record in records:
         video = positions[record.video_id]
-        if index.status(video) != PENDING:
+        if not is_left(writer, video):
             continue
         jobs.append(job_of(writer, video, record))
         if len(jobs) == limit:
@@ -151,11 +160,20 @@ def jobs_left(
     return jobs, sum(job.num_segments for job in jobs)
 
 
+def is_left(writer: BlockWriter, video: int) -> bool:
+    """Whether there is something to do of a video: it is not done, or lacks a tap."""
+    status, index = writer.index.status(video), writer.index
+    return status == PENDING or (
+        status == DONE and not all(index.has_states(video, name) for name in writer.taps)
+    )
+
+
 def job_of(writer: BlockWriter, video: int, record: VideoRecord) -> Job:
     """What is left to do of a video."""
-    index, first_block = writer.index, writer.index.committed(video)
+    index, first_block = writer.index, writer.index.whole_blocks(video, writer.taps)
     left = index.num_segments(video) - first_block * writer.row_block
-    return Job(video, record, index.num_frames(video), index.fps(video), first_block, left)
+    is_done = index.status(video) == DONE
+    return Job(video, record, index.num_frames(video), index.fps(video), first_block, left, is_done)
 
 
 def groups(jobs: Sequence[Job], num_workers: int) -> list[list[Job]]:

@@ -9,10 +9,14 @@ from typing import Self
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.chat_template import WRAPPED_VIDEO
 from hiprobe.extract.config import OWN_PIXELS, BackboneConfig, ExtractConfig
+from hiprobe.extract.prompts import with_stores_taps
+from hiprobe.extract.segments import segment_ranges
 from hiprobe.extract.settings import is_store
+from hiprobe.extract.video import SegmentReader
 from hiprobe.store import StoreError
 from hiprobe.store.opened import OpenedStore
 from hiprobe.store.provenance import Comparison, Provenance, Purpose
+from hiprobe.store.windows import Window
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Recipe:
     segment_frames : int or None
         None: a whole video is a segment.
     keyframes : int
+    window : Window or None
     origin : Provenance
         Where the rest of it is.
     """
@@ -32,6 +37,7 @@ class Recipe:
     prompt: str
     segment_frames: int | None
     keyframes: int
+    window: Window | None
     origin: Provenance
 
     @classmethod
@@ -51,7 +57,16 @@ class Recipe:
             )
         assert origin.prompt is not None
         assert origin.keyframes is not None
-        return cls(origin.prompt, origin.frames_per_segment, origin.keyframes, origin)
+        frames = origin.frames_per_segment
+        return cls(origin.prompt, frames, origin.keyframes, origin.window, origin)
+
+    def reader(
+        self, path: str | Path, num_frames: int, fps: float, first_segment: int = 0
+    ) -> SegmentReader:
+        """Read a video's segments, and of each what the store's model saw of it."""
+        ranges = segment_ranges(num_frames, self.segment_frames)
+        seen = None if self.window is None else self.window.of_segments(ranges, num_frames, fps)
+        return SegmentReader(path, ranges, self.keyframes, first_segment, seen)
 
     def fill(self, config: BackboneConfig) -> BackboneConfig:
         """Ask for the recipe's prompt, and for its frames where nothing else is asked for."""
@@ -61,19 +76,24 @@ class Recipe:
 def gone_on_with(config: ExtractConfig) -> ExtractConfig:
     """Show frames as those of the store that is there already, where nothing else is asked for.
 
+    What it keeps beside ``hidden_states`` is asked for too: each video must have all of it.
+
     A store of before there was a choice records none: its frames are as the processor came, and
     its prompt tells whether Qwen3-VL's vision tokens were around the whole video.
     """
     if not is_store(config.store):
         return config
-    stored = Provenance.of(OpenedStore(config.store).attributes)
-    return replace(config, backbone=_shown_alike(config.backbone, stored))
+    opened = OpenedStore(config.store)
+    backbone = _shown_alike(config.backbone, Provenance.of(opened.attributes))
+    return replace(config, backbone=with_stores_taps(backbone, opened))
 
 
 def _shown_alike(config: BackboneConfig, origin: Provenance) -> BackboneConfig:
     config = replace(config, keep_wrapped=WRAPPED_VIDEO in (origin.prompt_text or ""))
     if config.fps_shown is None:
         config = replace(config, fps_shown=origin.fps_shown)
+    if config.frames_on_device is None:
+        config = replace(config, frames_on_device=origin.frames_on_device)
     if (config.min_pixels, config.max_pixels) != (None, None):
         return config
     low, high = origin.frame_pixels or (OWN_PIXELS, OWN_PIXELS)

@@ -76,14 +76,22 @@ class SegmentTaps:
         if self.needs_all_positions:
             self._visual = torch.isin(input_ids, torch.tensor(self._ids, device=input_ids.device))
 
-    def take(self) -> dict[str, torch.Tensor]:
-        """States of the pass just made, (layer, segment, feature) by the taps' names."""
-        found = {
-            tap.name: torch.stack([self._captured[tap.tap, index] for index in tap.layers])
-            for tap in self.taps
+    def take_of_answer(self) -> dict[str, torch.Tensor]:
+        """States of the pass just made at the last position: (layer, segment, feature) by taps."""
+        return self._take([tap for tap in self.taps if tap.tap not in OF_FRAMES])
+
+    def take_of_frames(self) -> dict[str, torch.Tensor]:
+        """States of the pass just made at the visual tokens; it had them since `begin`, or none."""
+        if self._visual is None:
+            return {}
+        self._visual = None
+        return self._take([tap for tap in self.taps if tap.tap in OF_FRAMES])
+
+    def _take(self, taps: Sequence[Tap]) -> dict[str, torch.Tensor]:
+        return {
+            tap.tap: torch.stack([self._captured.pop((tap.tap, one)) for one in tap.layers])
+            for tap in taps
         }
-        self.clear()
-        return found
 
     def clear(self) -> None:
         """Forget a pass."""
@@ -133,26 +141,27 @@ class SegmentTaps:
 
     def _keep_input(self, name: str) -> Any:
         def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._captured[name, 0] = self._of_frames(
-                name, args[0] if args else kwargs["hidden_states"]
-            )
+            self._keep_frames(name, 0, args[0] if args else kwargs["hidden_states"])
 
         return hook
 
     def _keep_output(self, name: str, index: int) -> Any:
         def hook(module: Any, args: Any, output: Any) -> None:
-            hidden = output[0] if isinstance(output, tuple) else output
-            self._captured[name, index] = self._of_frames(name, hidden)
+            self._keep_frames(name, index, output[0] if isinstance(output, tuple) else output)
 
         return hook
 
-    def _of_frames(self, name: str, hidden: torch.Tensor) -> torch.Tensor:
-        """(segment, position, feature) → (segment, feature)."""
-        visual = self._visual
-        assert visual is not None
-        if name == FRAMES_LAST:
-            # The last position that is one: the greatest of positions, the others counted as 0.
-            last = (visual * torch.arange(visual.shape[1], device=visual.device)).argmax(dim=1)
-            return hidden[torch.arange(len(hidden), device=hidden.device), last]
-        sums = (visual.to(hidden.dtype).unsqueeze(1) @ hidden).squeeze(1)
-        return sums.float() / visual.sum(dim=1, keepdim=True)
+    def _keep_frames(self, name: str, index: int, hidden: torch.Tensor) -> None:
+        # A further prompt's own tokens come behind the video: there is nothing to keep.
+        if self._visual is not None:
+            self._captured[name, index] = _of_frames(name, hidden, self._visual)
+
+
+def _of_frames(name: str, hidden: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
+    """(segment, position, feature) → (segment, feature)."""
+    if name == FRAMES_LAST:
+        # The last position that is one: the greatest of positions, the others counted as 0.
+        last = (visual * torch.arange(visual.shape[1], device=visual.device)).argmax(dim=1)
+        return hidden[torch.arange(len(hidden), device=hidden.device), last]
+    sums = (visual.to(hidden.dtype).unsqueeze(1) @ hidden).squeeze(1)
+    return sums.float() / visual.sum(dim=1, keepdim=True)

@@ -12,11 +12,12 @@ from hiprobe.extract.thumbnails import THUMBNAIL_SIZE
 from hiprobe.store import StoreError
 from hiprobe.store.opened import OpenedStore
 from hiprobe.store.provenance import Provenance, Purpose, segment_frames_attribute
+from hiprobe.store.windows import window_record
 
 # What `--dtype` and so on take; a store may record what another program called it.
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
-QUANTISATIONS = ("full", "8bit", "4bit")
+QUANTISATIONS = ("full", "int8", "fp8", "8bit", "4bit")
 
 
 def is_store(path: Path) -> bool:
@@ -44,6 +45,8 @@ def as_in_store(config: ExtractConfig, given: Collection[str]) -> ExtractConfig:
     }
     if origin.segment_frames is not None and "segment_frames" not in given:
         config = replace(config, segment_frames=origin.frames_per_segment)
+    if not {"window_frames", "window_seconds"} & {*given}:
+        config = replace(config, window=origin.window)
     of_model: dict[str, Any] = {
         "prompt": origin.prompt,
         "layers": origin.layers,
@@ -89,6 +92,7 @@ def check_settings(config: ExtractConfig) -> None:
         "fps_shown": backbone.fps_shown,
         "frame_pixels": _asked_pixels(backbone, stored),
         "keyframes": config.keyframes,
+        "window": window_record(config.window),
         "segment_frames": segment_frames_attribute(config.segment_frames),
         "thumbnails": list(THUMBNAIL_SIZE) if config.thumbnails else None,
     }
@@ -98,6 +102,19 @@ def check_settings(config: ExtractConfig) -> None:
     refuse_other_settings(
         config.store, stored, Provenance.of({**attributes, **asked, "model": {**known, **model}})
     )
+    _check_answers(config)
+
+
+def _check_answers(config: ExtractConfig) -> None:
+    """Refuse answers that the store, made without them, does not keep."""
+    kept = OpenedStore(config.store).answers()
+    words = () if kept is None else kept.words
+    if missing := [word for word in config.backbone.answers if word not in words]:
+        raise StoreError(
+            f"{config.store}: keeps no answer {missing[0]!r}; it has "
+            f"{', '.join(map(repr, words)) or 'none'}. Answers are written when a store is made: "
+            "leave --answer out, or write to another store."
+        )
 
 
 def _asked_pixels(backbone: BackboneConfig, stored: Provenance) -> list[int | None] | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hiprobe.store import VideoError
 # Their index lists all frames; elsewhere the packets are counted.
 CONTAINERS_WITH_AN_INDEX = ("mov", "mp4")
 NUM_DECODER_THREADS = 4
+NOWHERE = np.zeros(0, dtype=bool)
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,11 @@ class Segment:
     start_frame, stop_frame : int
         Half-open range; `stop_frame` lies before the planned one if the video ended early.
     frame_indices : tuple of int
-        The keyframes' positions, counted from the segment's start.
+        The keyframes' positions, counted from the window's start.
     keyframes : (K, height, width, 3) uint8
         RGB.
+    window : (int, int) or None
+        The frames that keyframes are taken from, where these are not the segment's own.
     """
 
     index: int
@@ -63,6 +67,72 @@ class Segment:
     stop_frame: int
     frame_indices: tuple[int, ...]
     keyframes: np.ndarray
+    window: tuple[int, int] | None = None
+
+    @property
+    def seen(self) -> tuple[int, int]:
+        """Half-open range of the frames that keyframes are taken from."""
+        return self.window or (self.start_frame, self.stop_frame)
+
+
+class _Request:
+    """A segment being read: the keyframes that there are of it so far.
+
+    Parameters
+    ----------
+    index : int
+    frames : (int, int)
+        The segment's range.
+    window : (int, int) or None
+        As of `Segment`.
+    num_keyframes : int
+    """
+
+    def __init__(
+        self,
+        index: int,
+        frames: tuple[int, int],
+        window: tuple[int, int] | None,
+        num_keyframes: int,
+    ) -> None:
+        self.frames = frames
+        self._index, self._window = index, window
+        self.begin, seen_until = window or frames
+        self.end = max(seen_until, frames[1])
+        self._wanted = np.array(keyframe_indices(self.begin, seen_until, num_keyframes))
+        self._chosen = {*self._wanted.tolist()}
+        # Written in place: frames may be large, and a list of them beside the stack is twice that.
+        self._keyframes = np.empty(0, dtype=np.uint8)
+
+    def places(self, position: int, *, is_last: bool) -> np.ndarray:
+        """Which keyframes a frame is: (K,) bool; the last one stands for all behind it."""
+        if is_last:
+            return self._wanted > position
+        if position not in self._chosen:
+            return NOWHERE
+        return self._wanted == position
+
+    def put(self, places: np.ndarray, picture: np.ndarray) -> None:
+        """Keep a picture as some of the keyframes."""
+        if not self._keyframes.size:
+            self._keyframes = np.empty((len(self._wanted), *picture.shape), dtype=np.uint8)
+        self._keyframes[places] = picture
+
+    def ended(self, num_decoded: int) -> Segment:
+        """Make the segment, of a video of which so many frames have been decoded."""
+        kept = np.clip(self._wanted, self.begin, max(self.begin, num_decoded - 1))
+        start, stop = self.frames
+        window = self._window
+        if window is not None:
+            window = (self.begin, max(self.begin + 1, min(window[1], num_decoded)))
+        return Segment(
+            index=self._index,
+            start_frame=start,
+            stop_frame=min(stop, num_decoded),
+            frame_indices=tuple((kept - self.begin).tolist()),
+            keyframes=self._keyframes,
+            window=window,
+        )
 
 
 def inspect_video(path: str | Path) -> VideoInfo:
@@ -100,6 +170,9 @@ class SegmentReader:
     Frames are given as decoded: not turned by a display matrix, fields not taken apart. A video
     that changes its size in the middle keeps that of its first frame.
 
+    Of windows that overlap each frame is decoded once. Memory holds the keyframes of those windows
+    that are being read: K for each segment that begins within one window's length.
+
     Parameters
     ----------
     path : path-like
@@ -109,6 +182,9 @@ class SegmentReader:
         K.
     first_segment : int
         Segments before it are decoded and left out (a resumed video).
+    windows : sequence of (int, int), optional
+        What keyframes are taken from, for each segment; neither bound ever goes back. Default: the
+        segments.
 
     Attributes
     ----------
@@ -124,59 +200,61 @@ class SegmentReader:
         ranges: Sequence[tuple[int, int]],
         num_keyframes: int,
         first_segment: int = 0,
+        windows: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         self._path = path
         self._ranges = ranges
         self._num_keyframes = num_keyframes
         self._first_segment = first_segment
+        self._windows = windows
         self._size: dict[str, int] = {}
         self.num_decoded = 0
         self.num_bad_packets = 0
 
     def __iter__(self) -> Iterator[Segment]:
         with open_video(self._path) as (container, stream):
-            frames = self._frames(container, stream)
-            for index, (start, stop) in enumerate(self._ranges):
-                segment = self._read_segment(frames, index, start, stop)
-                if segment is None:
+            waiting = self._requests()
+            upcoming = next(waiting, None)
+            reading: deque[_Request] = deque()
+            last: av.VideoFrame | None = None
+            # Also beyond the plan: what is there is counted.
+            for position, frame in enumerate(self._frames(container, stream)):
+                last = frame
+                while upcoming is not None and upcoming.begin <= position:
+                    reading.append(upcoming)
+                    upcoming = next(waiting, None)
+                self._show(frame, position, reading)
+                while reading and reading[0].end <= position + 1:
+                    yield reading.popleft().ended(position + 1)
+            # The video has ended inside of these: its last frame stands for those missing.
+            for request in (*reading, *([upcoming] if upcoming else []), *waiting):
+                if last is None or request.frames[0] >= self.num_decoded:
                     return
-                if index >= self._first_segment:
-                    yield segment
-            for _ in frames:  # beyond the plan: only counted
-                pass
+                self._show(last, self.num_decoded - 1, [request], is_last=True)
+                yield request.ended(self.num_decoded)
 
-    def _read_segment(
-        self, frames: Iterator[av.VideoFrame], index: int, start: int, stop: int
-    ) -> Segment | None:
-        """Take a segment's frames; None when the video has ended before its first one."""
-        wanted = np.array(keyframe_indices(start, stop, self._num_keyframes))
-        skip = index < self._first_segment
-        # Written in place: frames may be large, and a list of them beside the stack is twice that.
-        keyframes = np.empty(0, dtype=np.uint8)
-        last: av.VideoFrame | None = None
-        position = start
-        while position < stop and (frame := next(frames, None)) is not None:
-            if not skip and position in wanted:
-                picture = frame.to_ndarray(format="rgb24", **self._size)
-                if not keyframes.size:
-                    keyframes = np.empty((len(wanted), *picture.shape), dtype=np.uint8)
-                keyframes[wanted == position] = picture
-            last = frame
-            position += 1
-        if last is None:
-            return None
-        # The video ended inside this segment: its last frame stands for those that are missing.
-        missing = wanted >= position
-        if not skip and missing.any():
-            keyframes[missing] = last.to_ndarray(format="rgb24", **self._size)
-        kept = np.minimum(wanted, position - 1)
-        return Segment(
-            index=index,
-            start_frame=start,
-            stop_frame=position,
-            frame_indices=tuple((kept - start).tolist()),
-            keyframes=keyframes,
-        )
+    def _requests(self) -> Iterator[_Request]:
+        """What is to be read, in order."""
+        for index in range(self._first_segment, len(self._ranges)):
+            window = None if self._windows is None else self._windows[index]
+            yield _Request(index, self._ranges[index], window, self._num_keyframes)
+
+    def _show(
+        self,
+        frame: av.VideoFrame,
+        position: int,
+        requests: Iterable[_Request],
+        *,
+        is_last: bool = False,
+    ) -> None:
+        """Give a frame to those that want it, converted once."""
+        picture: np.ndarray | None = None
+        for request in requests:
+            places = request.places(position, is_last=is_last)
+            if places.any():
+                if picture is None:
+                    picture = frame.to_ndarray(format="rgb24", **self._size)
+                request.put(places, picture)
 
     def _frames(self, container: Any, stream: Any) -> Iterator[av.VideoFrame]:
         """Decode frame by frame; a packet that cannot be decoded is counted and skipped."""

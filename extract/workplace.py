@@ -70,6 +70,7 @@ class Here:
             jobs,
             segment_frames=self._config.segment_frames,
             keyframes=self._config.keyframes,
+            window=self._config.window,
             batch_size=BatchSize(self._config.batch_size, self._backbone.device),
             num_readers=self._config.num_readers,
             on_progress=on_progress,

@@ -69,6 +69,11 @@ def _separation(tables: LayerTables) -> Any:
         table.index, table["cv_auc"], yerr=table["cv_auc_std"], marker="o", color=ACCENT, capsize=2
     )
     right.axhline(0.5, color="grey", linewidth=0.8)
+    if "lens_auc" in table:
+        right.plot(
+            table.index, table["lens_auc"], marker=".", color=NORMAL, label="p(yes), no training"
+        )
+        right.legend(fontsize=8)
     null = tables.summary.get("best_cv_null_95")
     if null is not None:
         name = f"best of shuffled labels, 95 % ({null:.2f})"

@@ -21,6 +21,7 @@ from scipy.stats import spearmanr
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 
+from hiprobe.probe.answers import lens_auc
 from hiprobe.probe.folds import cross_validated_aucs, folds_by_video, shuffle_by_video
 from hiprobe.probe.layer_rules import FOLD_REPEATS, standardised
 from hiprobe.probe.pipeline import ProbeConfig, layers_above_0
@@ -192,7 +193,7 @@ def _measure_layers(
     for done, layer in enumerate(layers):
         on_layer(done, len(layers))
         states = samples.states(store, layer)
-        separation[layer] = _separation(states, true, config)
+        separation[layer] = _separation(states, true, config) | lens_auc(store, samples, layer)
         aucs[done] = [np.mean(one.cross_validated_aucs(states, config)) for one in shuffled]
         for own, rows in zip(statistics, subsets, strict=True):
             own[layer] = layer_statistics(states[rows], samples.is_anomalous[rows], config.num_bins)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hiprobe.probe.answers import answers_probe, ordinal_probe
 from hiprobe.probe.head_method import heads_probe
 from hiprobe.probe.layer_method import layers_above_0, layers_probe, measure_layers, spheres_probe
 from hiprobe.probe.probe_config import ProbeConfig
@@ -28,6 +29,8 @@ METHODS: dict[str, Method] = {
     "hiprobe": layers_probe,
     "robust-heads": heads_probe,
     "spherical": spheres_probe,
+    "answers": answers_probe,
+    "ordinal": ordinal_probe,
 }
 
 

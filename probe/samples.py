@@ -68,10 +68,23 @@ class Samples:
         Segments are read and averaged some videos at a time, so that memory holds the samples and
         not the layer.
         """
+        return self.averaged(store, layer, lambda states: states, tap=tap, prompt=prompt)
+
+    def averaged(
+        self,
+        store: FeatureStore,
+        layer: int,
+        of: Callable[[np.ndarray], np.ndarray],
+        *,
+        tap: str = HIDDEN_STATES,
+        prompt: str = "",
+    ) -> np.ndarray:
+        """Average what a function makes of segments' states: (sample, …) float64; see `states`."""
         # A sample's segments are of one video, and videos are read whole.
         first_columns = self.averaging.indices[self.averaging.indptr[:-1]]
         samples, column = np.empty((0, 0)), 0
-        for _, states in store.iter_layer(layer, self.video_ids, tap=tap, prompt=prompt):
+        for _, read in store.iter_layer(layer, self.video_ids, tap=tap, prompt=prompt):
+            states = of(read)
             columns = slice(column, column + len(states))
             rows = np.flatnonzero((columns.start <= first_columns) & (first_columns < columns.stop))
             if not samples.size:

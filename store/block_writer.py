@@ -91,6 +91,25 @@ class BlockWriter:
         states = self._opened.states
         return {name: one.tap for name, one in states.items() if name != HIDDEN_STATES}
 
+    def layers_of(self, name: str) -> tuple[int, ...]:
+        """Layers of an array of states."""
+        return self._opened.states[name].tap.layers
+
+    def block_states(self, video: int, block: int) -> np.ndarray:
+        """Read a committed block's `hidden_states`: (layer, segment, feature) float32.
+
+        Raises
+        ------
+        StoreError
+            A checksum does not match.
+        """
+        rows = self.index.video_rows(video)
+        start = rows.start + block * self.row_block
+        stop = min(start + self.row_block, rows.stop)
+        layers = range(len(self.layers_of(HIDDEN_STATES)))
+        known = [self.index.block_checksums(video, block, HIDDEN_STATES)]
+        return self._opened.checked_arrays().read_rows(layers, [slice(start, stop)], known)
+
     def write_block(
         self,
         video: int,

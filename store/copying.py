@@ -12,6 +12,7 @@ from hiprobe.store.manifest import VideoRecord
 from hiprobe.store.reader import FeatureStore
 from hiprobe.store.row_plan import PlannedVideo
 from hiprobe.store.schema import DONE, STRUCTURE
+from hiprobe.store.windows import COLUMNS
 from hiprobe.store.writer import StoreWriter
 
 
@@ -25,6 +26,7 @@ def plan_as_decoded(store: FeatureStore, video_ids: Sequence[str]) -> list[Plann
     # Grouped once: looking through all segments for each video takes their product.
     rows = store.segments.groupby("video_id").indices
     ranges = store.segments[["start_frame", "stop_frame"]].to_numpy()
+    seen = store.segments[[*COLUMNS]].to_numpy() if store.has_windows else None
     planned = []
     for video_id in video_ids:
         video = store.videos.loc[video_id]
@@ -32,11 +34,19 @@ def plan_as_decoded(store: FeatureStore, video_ids: Sequence[str]) -> list[Plann
             video_id=video_id,
             **{name: video[name] for name in ("path", "split", "label", "category", "annotations")},
         )
-        own = ranges[rows.get(video_id, np.arange(0))].tolist()
-        segments = [(int(start), int(stop)) for start, stop in own]
+        own = rows.get(video_id, np.arange(0))
         length, fps = int(video["num_frames"]), float(video["fps"])
-        planned.append(PlannedVideo(record, length, fps, segments, store.file(video_id)))
+        planned.append(
+            PlannedVideo(
+                record, length, fps, _pairs(ranges[own]), store.file(video_id),
+                None if seen is None else _pairs(seen[own]),
+            )
+        )  # fmt: skip
     return planned
+
+
+def _pairs(ranges: np.ndarray) -> list[tuple[int, int]]:
+    return [(start, stop) for start, stop in ranges.tolist()]
 
 
 def write_video(

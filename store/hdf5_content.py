@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from hiprobe.store import answer_rows
+from hiprobe.store.answer_rows import Answers
 from hiprobe.store.copying import provenance_of_copy
 from hiprobe.store.errors import StoreError
 from hiprobe.store.hdf5_datasets import RowReader, UntrustedFile
 from hiprobe.store.hdf5_layout import (
+    ANSWER_TABLES,
     DIGEST,
     FILE_COLUMNS,
     HDF5_SCHEMA,
@@ -21,11 +24,14 @@ from hiprobe.store.hdf5_layout import (
     SEGMENT_COLUMNS,
     STATES,
     TEXT_COLUMNS,
+    WIDE_HDF5_SCHEMA,
+    WINDOW_COLUMNS,
     VideoDigest,
     content_digest,
 )
 from hiprobe.store.manifest import LABELS, SPLITS, parse_annotations
 from hiprobe.store.schema import DONE, FAILED, PENDING, THUMBNAIL
+from hiprobe.store.taps import taps_of
 from hiprobe.store.video_file import FileIdentity
 
 _MAX_PROVENANCE_BYTES = 1 << 24
@@ -50,11 +56,15 @@ class Hdf5Content:
         Without what a new store gets of its own.
     row_block, num_features, num_videos : int
     layers : list of int
+    taps : dict of str to Tap
+        Further states, by name.
+    answers : Answers or None
+    has_windows : bool
     thumbnail_size : (int, int) or None
     videos : dict of str to list or array
         The columns `TEXT_COLUMNS` and `NUMBER_COLUMNS`.
     segments : dict of str to (segment,) int32
-        The columns `SEGMENT_COLUMNS`.
+        The columns `SEGMENT_COLUMNS`, with windows `WINDOW_COLUMNS` too.
     rows : list of slice
         Of each video: its segments among all.
 
@@ -66,7 +76,8 @@ class Hdf5Content:
 
     def __init__(self, file: UntrustedFile) -> None:
         self.file = file
-        self.has_digests = self._schema() == HDF5_SCHEMA
+        self._schema = self._read_schema()
+        self.has_digests = self._schema != OLD_HDF5_SCHEMA
         self._read_attributes()
         self._read_tables()
         self._find_arrays()
@@ -76,24 +87,29 @@ class Hdf5Content:
         self._check_videos()
         self._check_segments()
 
-    def blocks(self, video: int) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Read a video's states and thumbnails a block at a time, in order.
+    def blocks(
+        self, video: int
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | None, dict[str, np.ndarray]]]:
+        """Read a video's states, thumbnails and taps a block at a time, in order.
 
         Raises
         ------
         StoreError
             They are damaged; after the last block, if only the video's digest tells.
         """
-        digest = VideoDigest(len(self.layers), self.thumbnail_size is not None)
+        num_layers = len(self.layers) + sum(len(tap.layers) for tap in self.taps.values())
+        digest = VideoDigest(num_layers, self.thumbnail_size is not None)
         own, name = self.rows[video], repr(self.videos["video_id"][video])
         for start in range(own.start, own.stop, self.row_block):
             stop = min(start + self.row_block, own.stop)
-            states = self._states.read(start, stop)
-            thumbnails = None if self._thumbnails is None else self._thumbnails.read(start, stop)
-            if not np.isfinite(states).all():
-                self.file.refuse(STATES, f"values of video {name} that are not finite")
-            digest.add(states, thumbnails)
-            yield states, thumbnails
+            found = {key: reader.read(start, stop) for key, reader in self._readers.items()}
+            thumbnails = found.pop(THUMBNAIL, None)
+            for key, states in found.items():
+                if not np.isfinite(states).all():
+                    self.file.refuse(key, f"values of video {name} that are not finite")
+            states = found.pop(STATES)
+            digest.add(states, thumbnails, found)
+            yield states, thumbnails, found
         if self.has_digests and digest.hexdigest().encode() != self._tables[DIGEST][video]:
             self.file.refuse(STATES, f"the content of video {name} does not match its digest")
 
@@ -104,10 +120,10 @@ class Hdf5Content:
         size, mtime_ns, digest = (self._tables[f"videos/{name}"][video] for name in FILE_COLUMNS)
         return FileIdentity(int(size), int(mtime_ns), digest.decode()) if digest else None
 
-    def _schema(self) -> str:
+    def _read_schema(self) -> str:
         schema = self.file.attribute("hiprobe_schema")
         text = schema.decode(errors="replace") if isinstance(schema, bytes) else schema
-        if text not in (HDF5_SCHEMA, OLD_HDF5_SCHEMA):
+        if text not in (HDF5_SCHEMA, WIDE_HDF5_SCHEMA, OLD_HDF5_SCHEMA):
             raise StoreError(
                 f"{self.file.path}: expected the schema {HDF5_SCHEMA!r}, got {text!r}. "
                 "Give a file of `hiprobe store export`."
@@ -126,6 +142,11 @@ class Hdf5Content:
         self.file.require(isinstance(content, dict), "provenance", "a JSON object")
         self._provenance_text = bytes(provenance)
         self.provenance = provenance_of_copy(content)
+        is_wide = self._schema == WIDE_HDF5_SCHEMA
+        with self.file.damage("provenance"):
+            self.taps = taps_of(content) if is_wide else {}
+        self._answers_record = content.get(answer_rows.ATTRIBUTE) if is_wide else None
+        self.has_windows = is_wide and all(name in self.file for name in WINDOW_COLUMNS.values())
 
     def _read_tables(self) -> None:
         """Read every dataset but states and thumbnails."""
@@ -145,37 +166,43 @@ class Hdf5Content:
         if self.has_digests:
             for column, dtype in FILE_COLUMNS.items():
                 self._tables[f"videos/{column}"] = table(f"videos/{column}", dtype)
-        self.segments = {name: table(f"segments/{name}", "<i4") for name in SEGMENT_COLUMNS}
+        columns = (*SEGMENT_COLUMNS, *(WINDOW_COLUMNS if self.has_windows else ()))
+        self.segments = {name: table(f"segments/{name}", "<i4") for name in columns}
         self._tables |= {f"segments/{name}": column for name, column in self.segments.items()}
         if self.has_digests:
             self._tables[DIGEST] = table(DIGEST, "|S64")
+        if self._answers_record is not None:
+            for name, (dims, dtype) in answer_rows.ARRAYS.items():
+                stored = "S" if dtype == "string" else "<f4"
+                self._tables[ANSWER_TABLES[name]] = table(ANSWER_TABLES[name], stored, len(dims))
 
     def _find_arrays(self) -> None:
-        """Find states and thumbnails, and check that a block is none too large."""
-        self._arrays = {STATES: self.file.find(STATES, "<f4", 3)}
+        """Find states and thumbnails, and check that a block of all of them is none too large."""
+        self._arrays = {name: self.file.find(name, "<f4", 3) for name in (STATES, *self.taps)}
         if THUMBNAIL in self.file:
             self._arrays[THUMBNAIL] = self.file.find(THUMBNAIL, "|u1", 4)
         self.num_features = int(self._arrays[STATES].shape[2])
         shape = self._arrays[THUMBNAIL].shape if THUMBNAIL in self._arrays else None
         self.thumbnail_size = None if shape is None else (int(shape[1]), int(shape[2]))
         allowed = _SMALL_BLOCK_BYTES + _BLOCK_OVER_FILE * self.file.num_bytes
+        block_bytes = 0
         for name, array in self._arrays.items():
-            axis = array.ndim - 2 if name == STATES else 0
+            axis = 1 if array.ndim == 3 else 0
             row_bytes = (
                 math.prod((*array.shape[:axis], *array.shape[axis + 1 :])) * array.dtype.itemsize
             )
             num_rows = max(self.row_block, array.chunks[axis] if array.chunks else 1)
             limit = min(allowed, _MAX_BLOCK_BYTES)
-            self.file.require(
-                num_rows * row_bytes <= limit, name, f"at most {limit} bytes in a block"
-            )
-        self._states = RowReader(self.file, self._arrays[STATES])
-        self._thumbnails = None if shape is None else RowReader(self.file, self._arrays[THUMBNAIL])
+            block_bytes += num_rows * row_bytes
+            self.file.require(block_bytes <= limit, name, f"at most {limit} bytes in a block")
+        self._readers = {name: RowReader(self.file, one) for name, one in self._arrays.items()}
 
     def _check_digest(self) -> None:
         expected = self.file.attribute("digest")
         shapes = {name: array.shape for name, array in self._arrays.items()}
-        got = content_digest(self._provenance_text, self.row_block, self._tables, shapes)
+        got = content_digest(
+            self._schema, self._provenance_text, self.row_block, self._tables, shapes
+        )
         is_right = expected == got.encode()
         self.file.require(is_right, "digest", f"{got}, which tables and attributes have")
 
@@ -183,14 +210,30 @@ class Hdf5Content:
         require, videos, segments = self.file.require, self.videos, self.segments
         self.num_videos, num_segments = len(videos["video_id"]), len(segments["video"])
         for name, column in self._tables.items():
+            if name == "layer" or name in ANSWER_TABLES.values():
+                continue
             length = num_segments if name.startswith("segments/") else self.num_videos
-            require(name == "layer" or len(column) == length, name, f"{length} entries")
+            require(len(column) == length, name, f"{length} entries")
         shape: tuple[int, ...] = (len(self.layers), num_segments, self.num_features)
         require(self._arrays[STATES].shape == shape and shape[2], STATES, f"the shape {shape}")
+        for name, tap in self.taps.items():
+            shape = (len(tap.layers), num_segments, tap.num_features)
+            require(self._arrays[name].shape == shape and shape[2], name, f"the shape {shape}")
+        self.answers = self._read_answers()
         if self.thumbnail_size is not None:
             shape = (num_segments, *self.thumbnail_size, 3)
             is_right = self._arrays[THUMBNAIL].shape == shape and all(self.thumbnail_size)
             require(is_right, THUMBNAIL, f"the shape {shape}")
+
+    def _read_answers(self) -> Answers | None:
+        """Put the answers' tables together."""
+        if self._answers_record is None:
+            return None
+        tables = {name: self._tables[own] for name, own in ANSWER_TABLES.items()}
+        with self.file.damage("answers"):
+            words = [word.decode() for word in tables[answer_rows.ANSWER]]
+            tables[answer_rows.ANSWER] = np.array(words, dtype=np.dtypes.StringDType())
+            return Answers.of(self._answers_record, tables, self.num_features)
 
     def _check_videos(self) -> None:
         """Check that layers and videos are such as a store may hold."""
@@ -231,3 +274,7 @@ class Hdf5Content:
         require(is_right, "segments/start_frame", "ascending frames of each video")
         is_right = np.all((start < stop) & (stop <= videos["num_frames"][owner]))
         require(is_right, "segments/stop_frame", "frames of the video, after start_frame")
+        if self.has_windows:
+            start, stop = (segments[name] for name in WINDOW_COLUMNS)
+            is_right = np.all((start >= 0) & (start < stop) & (stop <= videos["num_frames"][owner]))
+            require(is_right, "segments/window_stop", "frames of the video, after window_start")

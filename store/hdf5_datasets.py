@@ -27,7 +27,7 @@ FLETCHER, DEFLATE, SHUFFLE = (
 # A text of variable length takes a length and a place in the file.
 _BYTES_OF_VARIABLE_TEXT = 16
 # The axis of the rows: states are (layer, segment, feature), thumbnails (segment, y, x, channel).
-_ROW_AXIS = {1: 0, 3: 1, 4: 0}
+_ROW_AXIS = {1: 0, 2: 0, 3: 1, 4: 0}
 # What libhdf5, zlib and JSON raise about bytes that make no sense.
 _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, zlib.error)
 
@@ -89,7 +89,7 @@ class UntrustedFile:
         dtype : str
             As in numpy's ``dtype.str``; ``'text'`` for texts of variable, ``'S'`` of any length.
         num_dims : int
-            1 for a table's column, which must not be compressed; 3 for states, 4 for pictures.
+            1 or 2 for a table, which must not be compressed; 3 for states, 4 for pictures.
         """
         with self.damage(name):
             found: Any = self._file
@@ -121,11 +121,11 @@ class UntrustedFile:
                     raise ValueError("texts longer than the file")
         return texts
 
-    def table(self, name: str, dtype: str) -> np.ndarray:
-        """Read a column of a table."""
-        dataset = self.find(name, dtype, 1)
+    def table(self, name: str, dtype: str, num_dims: int = 1) -> np.ndarray:
+        """Read a column of a table, or one of vectors."""
+        dataset = self.find(name, dtype, num_dims)
         with self.damage(name):
-            return np.asarray(dataset[:])
+            return np.asarray(dataset[...])
 
     def _check_storage(self, dataset: h5py.Dataset) -> None:
         """Refuse data that lies elsewhere, is not all there, or is more than the file can hold."""
@@ -137,7 +137,7 @@ class UntrustedFile:
             raise ValueError(f"claims {stored} bytes of a file of {self.num_bytes}")
         item = _BYTES_OF_VARIABLE_TEXT if dataset.dtype.kind == "O" else dataset.dtype.itemsize
         expected = math.prod(dataset.shape) * item
-        is_table = dataset.ndim == 1
+        is_table = dataset.ndim < 3
         if dataset.chunks is None:
             if stored != expected or (expected and not is_table):
                 raise ValueError(f"has {stored} bytes, expected {expected}, in chunks if no table")

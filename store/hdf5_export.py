@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import json
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import numpy as np
 from hiprobe.store.durable_files import sync_folder
 from hiprobe.store.errors import StoreError, write_errors
 from hiprobe.store.hdf5_layout import (
+    ANSWER_TABLES,
     DIGEST,
     FILE_COLUMNS,
     HDF5_SCHEMA,
@@ -25,11 +28,14 @@ from hiprobe.store.hdf5_layout import (
     SEGMENT_COLUMNS,
     STATES,
     TEXT_COLUMNS,
+    WIDE_HDF5_SCHEMA,
+    WINDOW_COLUMNS,
     content_digest,
 )
 from hiprobe.store.manifest import format_annotations
 from hiprobe.store.reader import FeatureStore
 from hiprobe.store.schema import DONE, THUMBNAIL
+from hiprobe.store.taps import Tap
 
 _CHUNK_BYTES = 1 << 20
 OnDone = Callable[[int, int], None]
@@ -51,16 +57,20 @@ def export_hdf5(path: Path, out: Path, on_layer: OnDone = lambda done, total: No
     Raises
     ------
     StoreError
-        The store is damaged, the file exists, or cannot be written.
+        The store is damaged, videos lack states that were added later, the file exists, or cannot
+        be written.
     """
     if out.exists():
         raise StoreError(f"{out}: exists. Choose another name, or remove it.")
     store = FeatureStore.open(path)
     provenance = json.dumps(store.provenance).encode()
     tables = _tables(store)
+    taps = sorted(store.further_taps, key=attrgetter("name"))
+    is_wide = taps or store.has_windows or store.answers is not None
+    schema = WIDE_HDF5_SCHEMA if is_wide else HDF5_SCHEMA
     with write_errors(out), _whole_file(out) as (file, check):
         # Fixed-length text lies where HDF5 has checksums, variable-length text where it has none.
-        file.attrs["hiprobe_schema"] = np.bytes_(HDF5_SCHEMA)
+        file.attrs["hiprobe_schema"] = np.bytes_(schema)
         file.attrs["provenance"] = np.bytes_(provenance)
         file.attrs["row_block"] = store.row_block
         digests = [hashlib.sha256() for _ in store.videos.index]
@@ -70,9 +80,19 @@ def export_hdf5(path: Path, out: Path, on_layer: OnDone = lambda done, total: No
             check()
             on_layer(done, total)
 
-        shapes = {STATES: _write_states(file, store, owner, digests, on_done)}
+        numbers = itertools.count()
+        total = sum(len(tap.layers) for tap in (store.tap(), *taps))
+
+        def on_next(tap: Tap) -> tuple[int, ...]:
+            return _write_states(
+                file, store, tap, owner, digests, lambda: on_done(next(numbers), total)
+            )
+
+        shapes = {STATES: on_next(store.tap())}
         if store.thumbnail_size is not None:
             shapes[THUMBNAIL] = _write_thumbnails(file, store, owner, digests)
+        shapes |= {tap.name: on_next(tap) for tap in taps}
+        on_done(total, total)
         is_done = store.videos["status"] == DONE
         tables[DIGEST] = np.array(
             [
@@ -82,9 +102,10 @@ def export_hdf5(path: Path, out: Path, on_layer: OnDone = lambda done, total: No
             dtype="S64",
         )
         for name, table in tables.items():
-            _create(file, name, table.shape, table.dtype, table.dtype.itemsize)[...] = table
+            row_bytes = table.dtype.itemsize * math.prod(table.shape[1:])
+            _create(file, name, table.shape, table.dtype, row_bytes)[...] = table
         # Last, so that a file without it is known to be unfinished.
-        digest = content_digest(provenance, store.row_block, tables, shapes)
+        digest = content_digest(schema, provenance, store.row_block, tables, shapes)
         file.attrs["digest"] = np.bytes_(digest)
 
 
@@ -171,7 +192,7 @@ def _create(
     """
     if not math.prod(shape):
         return file.create_dataset(name, shape, dtype=dtype)  # HDF5 has no empty chunks
-    axis = int(name == STATES)
+    axis = int(len(shape) == 3)
     num_rows = 1 if name == THUMBNAIL else min(shape[axis], max(1, _CHUNK_BYTES // row_bytes))
     chunks = (*[1] * axis, num_rows, *shape[axis + 1 :])
     return file.create_dataset(name, shape, dtype=dtype, chunks=chunks, fletcher32=True, **options)
@@ -185,11 +206,7 @@ def _tables(store: FeatureStore) -> dict[str, np.ndarray]:
     segments = store.segments.assign(video=store.segments["video_id"].map(position))
     tables = {"layer": np.array(store.layers, dtype="<i2")}
     for name in TEXT_COLUMNS:
-        texts = [str(text).encode() for text in videos[name]]
-        if any(text.endswith(b"\0") for text in texts):
-            raise StoreError(f"{store.path}: a {name} ends in a NUL character: HDF5 drops it.")
-        dtype = h5py.string_dtype("utf-8", max(1, *map(len, texts), 1))
-        tables[f"videos/{name}"] = np.array(texts, dtype=dtype)
+        tables[f"videos/{name}"] = _texts(store, name, videos[name])
     for name, dtype in NUMBER_COLUMNS.items():
         tables[f"videos/{name}"] = videos[name].to_numpy(dtype=dtype)
     files = [store.file(video_id) for video_id in videos["video_id"]]
@@ -197,36 +214,50 @@ def _tables(store: FeatureStore) -> dict[str, np.ndarray]:
         unknown = "" if dtype.startswith("|S") else -1
         values = [getattr(one, name.removeprefix("file_"), unknown) for one in files]
         tables[f"videos/{name}"] = np.array(values, dtype=dtype)
-    for name in SEGMENT_COLUMNS:
+    for name in (*SEGMENT_COLUMNS, *(WINDOW_COLUMNS if store.has_windows else ())):
         tables[f"segments/{name}"] = segments[name].to_numpy(dtype="<i4")
+    if (answers := store.answers) is not None:
+        for name, array in answers.as_arrays().items():
+            is_text = array.dtype.kind == "T"
+            table = _texts(store, name, array) if is_text else array.astype("<f4")
+            tables[ANSWER_TABLES[name]] = table
     return tables
+
+
+def _texts(store: FeatureStore, name: str, values: Iterable[object]) -> np.ndarray:
+    """A table of texts of a fixed length."""
+    texts = [str(text).encode() for text in values]
+    if any(text.endswith(b"\0") for text in texts):
+        raise StoreError(f"{store.path}: a {name} ends in a NUL character: HDF5 drops it.")
+    return np.array(texts, dtype=h5py.string_dtype("utf-8", max(1, *map(len, texts), 1)))
 
 
 def _write_states(
     file: h5py.File,
     store: FeatureStore,
+    tap: Tap,
     owner: np.ndarray,
     digests: list[hashlib._Hash],
-    on_layer: OnDone,
+    on_layer: Callable[[], None],
 ) -> tuple[int, ...]:
-    """Write the states a layer at a time: one fits into memory, all may not."""
-    shape = (len(store.layers), len(owner), store.num_features)
+    """Write an array of states a layer at a time: one fits into memory, all may not."""
+    shape = (len(tap.layers), len(owner), tap.num_features)
     options = {"compression": "gzip", "compression_opts": 1, "shuffle": True}
-    states = _create(file, STATES, shape, "<f4", 4 * shape[2], **options)
+    states = _create(file, tap.name, shape, "<f4", 4 * shape[2], **options)
     runs = _runs(owner)
-    for done, layer in enumerate(store.layers):
-        on_layer(done, len(store.layers))
-        values = store.layer(layer).astype("<f4", copy=False)
+    for done, layer in enumerate(tap.layers):
+        on_layer()
+        values = store.layer(layer, tap=tap.tap, prompt=tap.prompt).astype("<f4", copy=False)
         for video, own in runs:
             if not np.isfinite(values[own]).all():
+                of_tap = "" if tap.name == STATES else f" of {tap.name}"
                 raise StoreError(
-                    f"{store.path}: damaged: layer {layer} of video "
+                    f"{store.path}: damaged: layer {layer}{of_tap} of video "
                     f"{store.videos.index[video]!r} has values that are not finite."
                 )
             digests[video].update(hashlib.sha256(values[own].tobytes()).digest())
         if len(values):
             states[done] = values
-    on_layer(len(store.layers), len(store.layers))
     return shape
 
 

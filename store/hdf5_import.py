@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,15 @@ from hiprobe.store.copying import provenance_of_copy, write_blocks
 from hiprobe.store.errors import StoreError, listing
 from hiprobe.store.hdf5_content import Hdf5Content
 from hiprobe.store.hdf5_datasets import open_untrusted
-from hiprobe.store.hdf5_layout import SEGMENT_COLUMNS
+from hiprobe.store.hdf5_layout import SEGMENT_COLUMNS, WINDOW_COLUMNS
 from hiprobe.store.manifest import VideoRecord, format_annotations, parse_annotations
 from hiprobe.store.reader import FeatureStore
 from hiprobe.store.row_plan import PlannedVideo
 from hiprobe.store.schema import DONE, PENDING
 from hiprobe.store.writer import StoreWriter
 
+# Of a store, and of a file that it was made of.
+SAME = ("layers", "num_features", "row_block", "thumbnail_size", "answers", "has_windows")
 OnDone = Callable[[int, int], None]
 
 
@@ -85,8 +87,7 @@ def _fill_store(content: Hdf5Content, videos: list[int], out: Path, on_video: On
             if statuses[position] == DONE:
                 _check_same_states(content, video, made)
             elif outcome["status"] == DONE:
-                blocks = ((*block, {}) for block in content.blocks(video))
-                write_blocks(writer, position, blocks, outcome)
+                write_blocks(writer, position, content.blocks(video), outcome)
             elif outcome["status"] != statuses[position]:
                 writer.finish_video(position, **outcome)
         on_video(len(videos), len(videos))
@@ -104,6 +105,9 @@ def _open(content: Hdf5Content, videos: list[int], out: Path) -> StoreWriter:
             provenance=content.provenance,
             row_block=content.row_block,
             thumbnail_size=content.thumbnail_size,
+            taps=list(content.taps.values()),
+            answers=content.answers,
+            has_windows=content.has_windows,
         )
     writer = StoreWriter(out)
     try:
@@ -117,8 +121,10 @@ def _open(content: Hdf5Content, videos: list[int], out: Path) -> StoreWriter:
 def _check_same_plan(content: Hdf5Content, videos: list[int], writer: StoreWriter) -> None:
     """Refuse a store that no earlier import of this file has begun."""
     store = FeatureStore.open(writer.path)
-    for name in ("layers", "num_features", "row_block", "thumbnail_size"):
+    for name in SAME:
         _require_same(getattr(store, name) == getattr(content, name), name, content, store)
+    own_taps = {tap.name: tap for tap in store.further_taps}
+    _require_same(own_taps == content.taps, "taps", content, store)
     one, other = (
         json.dumps(attributes, sort_keys=True)
         for attributes in (provenance_of_copy(store.provenance), content.provenance)
@@ -147,13 +153,22 @@ def _check_same_states(content: Hdf5Content, video: int, store: FeatureStore) ->
     segments = store.segments[store.segments["video_id"] == video_id]
     states = store.video(video_id)
     thumbnails = store.thumbnails(video_id) if content.thumbnail_size else None
+    of_taps = {
+        name: store.video(video_id, tap=tap.tap, prompt=tap.prompt)
+        for name, tap in content.taps.items()
+    }
     is_same = states.shape[1] == own.stop - own.start and all(
-        np.array_equal(segments[name], content.segments[name][own]) for name in SEGMENT_COLUMNS[1:]
+        np.array_equal(segments[name], values[own])
+        for name, values in content.segments.items()
+        if name != "video"
     )
     start = 0
-    for block, pictures in content.blocks(video) if is_same else ():
+    for block, pictures, taps in content.blocks(video) if is_same else ():
         rows = slice(start, start + block.shape[1])
         is_same = is_same and np.array_equal(states[:, rows], block)
+        is_same = is_same and all(
+            np.array_equal(of_taps[name][:, rows], values) for name, values in taps.items()
+        )
         if thumbnails is not None and pictures is not None:
             is_same = is_same and np.array_equal(thumbnails[rows], pictures)
         start = rows.stop
@@ -174,12 +189,18 @@ def _plan(content: Hdf5Content, video: int) -> PlannedVideo:
     texts: dict[str, Any] = {name: content.videos[name][video] for name in names}
     annotations = parse_annotations(content.videos["annotations"][video])
     record = VideoRecord(**texts, annotations=annotations)
-    columns = [content.segments[name][content.rows[video]] for name in SEGMENT_COLUMNS[2:]]
     outcome = _outcome(content, video)
-    ranges = list(zip(*(column.tolist() for column in columns), strict=True))
     return PlannedVideo(
-        record, outcome["num_frames"], outcome["fps"], ranges, content.video_file(video)
-    )
+        record, outcome["num_frames"], outcome["fps"],
+        _ranges(content, video, SEGMENT_COLUMNS[2:]), content.video_file(video),
+        _ranges(content, video, [*WINDOW_COLUMNS]) if content.has_windows else None,
+    )  # fmt: skip
+
+
+def _ranges(content: Hdf5Content, video: int, names: Sequence[str]) -> list[tuple[int, int]]:
+    """Half-open frame ranges of a video's segments."""
+    start, stop = (content.segments[name][content.rows[video]].tolist() for name in names)
+    return list(zip(start, stop, strict=True))
 
 
 def _outcome(content: Hdf5Content, video: int) -> dict[str, Any]:

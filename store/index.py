@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from hiprobe.store import windows
 from hiprobe.store.errors import StoreError
 from hiprobe.store.journal_log import Block, Gained
 from hiprobe.store.manifest import LABEL_COLUMNS, parse_annotations
@@ -22,6 +23,7 @@ TEXT_COLUMNS = ("path", "split", "label", "category")
 OUTCOME_COLUMNS = ("num_frames", "fps", "num_segments", "status", "error")
 CRC_DIGITS = 8
 SEGMENT_COLUMNS = ("segment", "start_frame", "stop_frame")
+STOPS = ("stop_frame", windows.COLUMNS[1])
 
 
 class StoreIndex:
@@ -132,6 +134,16 @@ class StoreIndex:
         """Number of a video's committed blocks; blocks are written in order: the first ones."""
         return len(self._committed.get(video, ()))
 
+    def whole_blocks(self, video: int, names: Iterable[str]) -> int:
+        """Number of a video's first blocks that all of these arrays have, and the main one."""
+        blocks = range(self.committed(video))
+        wanted = tuple(names)
+        lacking = (
+            block for block in blocks
+            if not all(self.block_checksums(video, block, name) for name in wanted)
+        )  # fmt: skip
+        return next(lacking, len(blocks))
+
     def is_committed(self, video: int, block: int) -> bool:
         """Whether a journal says that this block of a video is on the disk."""
         return block in self._committed.get(video, ())
@@ -235,8 +247,12 @@ class StoreIndex:
         rows = self._videos["first_row"][done][of] + np.arange(len(of))
         rows -= (np.cumsum(counts) - counts)[of]
         limit = self._videos["num_frames"][done][of]
-        stop_frame, start_frame = self._rows["stop_frame"], self._rows["start_frame"][rows]
-        stop_frame[rows] = np.minimum(stop_frame[rows], limit)
+        start_frame = self._rows["start_frame"][rows]
+        for stop in (self._rows[name] for name in STOPS if name in self._rows):
+            stop[rows] = np.minimum(stop[rows], limit)
+        if seen := [self._rows[name] for name in windows.COLUMNS if name in self._rows]:
+            # A narrow one may lie behind the end, where the last frame stands for it.
+            seen[1][rows] = np.maximum(seen[1][rows], seen[0][rows] + 1)
         # Fewer frames decoded than the container promised: rows without a frame stay invalid.
         self._rows["valid"][rows] = start_frame < limit
         self._videos["num_segments"][done] = np.bincount(of[start_frame < limit], None, len(done))
@@ -259,7 +275,8 @@ class StoreIndex:
         """One row a segment of a finished video, in row order; see `FeatureStore`."""
         rows = self.real_rows()
         columns = {"video_id": self._videos["video_id"][self._rows["video"][rows]]}
-        return pd.DataFrame(columns | {name: self._rows[name][rows] for name in SEGMENT_COLUMNS})
+        names = [name for name in (*SEGMENT_COLUMNS, *windows.COLUMNS) if name in self._rows]
+        return pd.DataFrame(columns | {name: self._rows[name][rows] for name in names})
 
     def labels(self) -> Iterator[tuple[str, np.ndarray]]:
         """The index arrays that `hiprobe.store.relabel` changes, by name."""
@@ -268,4 +285,4 @@ class StoreIndex:
     def arrays(self) -> Iterator[tuple[str, np.ndarray]]:
         """The index arrays that the journals change, by name, as they are to be sealed."""
         yield from ((name, self._videos[name]) for name in OUTCOME_COLUMNS)
-        yield from ((name, self._rows[name]) for name in ("valid", "stop_frame"))
+        yield from ((name, self._rows[name]) for name in ("valid", *STOPS) if name in self._rows)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from hiprobe.store import windows
 from hiprobe.store.manifest import LABELS, SPLITS
 from hiprobe.store.schema import REPLACED, STATUSES
 
@@ -77,6 +78,12 @@ def _check_frames(ids: np.ndarray, counts: np.ndarray, rows: Mapping[str, np.nda
     if wrong.any():
         video = rows["video"][own[wrong][0]]
         raise ValueError(f"segments without frames in {ids[video]!r:.60}")
+    if all(name in rows for name in windows.COLUMNS):
+        start, stop = (rows[name][own] for name in windows.COLUMNS)
+        wrong = (start < 0) | (stop <= start)
+        if wrong.any():
+            video = rows["video"][own[wrong][0]]
+            raise ValueError(f"windows without frames in {ids[video]!r:.60}")
 
 
 def _refuse(ids: np.ndarray, wrong: np.ndarray, what: str) -> None:

@@ -25,7 +25,8 @@ class LayerTables:
     table : DataFrame
         One row a layer, indexed by ``layer``: the metrics, their z-scores (``…_z``), ``saliency``,
         ``silhouette`` of the two classes, ``cv_auc`` and ``cv_auc_std`` of the scorer over samples
-        in folds that part no video, ``chosen_share`` of the few-shot draws in which DLSP takes it.
+        in folds that part no video, ``chosen_share`` of the few-shot draws in which DLSP takes it;
+        ``lens_auc`` where the store has answers: the AUC of p(yes) read at that layer.
     embeddings : DataFrame
         t-SNE: ``layer, sample, video_id, label, x, y``.
     summary : dict

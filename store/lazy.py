@@ -9,6 +9,7 @@ import pandas as pd
 import zarr
 
 from hiprobe.store.taps import Tap, dimension_prefix
+from hiprobe.store.windows import COLUMNS
 
 if TYPE_CHECKING:
     import xarray
@@ -51,6 +52,7 @@ def labelled_dataset(
         "segment_in_video": segments["segment"],
         "start_frame": segments["start_frame"],
         "stop_frame": segments["stop_frame"],
+        **{name: segments[name] for name in COLUMNS if name in segments},
         **{name: of_video[name] for name in ("split", "label", "category")},
     }
     variables, layers = {}, {}

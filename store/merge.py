@@ -13,6 +13,9 @@ from hiprobe.store.reader import FeatureStore
 from hiprobe.store.schema import DONE, FAILED, PENDING
 from hiprobe.store.writer import StoreWriter
 
+# What parts have alike beside the settings that they record.
+SAME = ("layers", "further_taps", "thumbnail_size", "row_block", "answers", "has_windows")
+
 
 def merge(
     out: Path,
@@ -105,10 +108,7 @@ def _owners(stores: Sequence[FeatureStore]) -> dict[str, FeatureStore]:
 def _check_same_settings(first: FeatureStore, others: Sequence[FeatureStore]) -> None:
     """Refuse stores of other states or of another shape; names the first difference."""
     for store in others:
-        shapes = [
-            (name, getattr(first, name), getattr(store, name))
-            for name in ("layers", "further_taps", "thumbnail_size", "row_block")
-        ]
+        shapes = [(name, getattr(first, name), getattr(store, name)) for name in SAME]
         refused = first.origin.compare(store.origin, Purpose.FILL).refused
         differences = [
             *((one.name, one.first, one.second) for one in refused),
@@ -135,4 +135,6 @@ def _open(out: Path, stores: Sequence[FeatureStore], parts: Sequence[Path]) -> S
         row_block=stores[0].row_block,
         thumbnail_size=stores[0].thumbnail_size,
         taps=stores[0].further_taps,
+        answers=stores[0].answers,
+        has_windows=stores[0].has_windows,
     )

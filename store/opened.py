@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from hiprobe.store import schema
+from hiprobe.store import answer_rows, schema
+from hiprobe.store.answer_rows import Answers
 from hiprobe.store.checked_arrays import CheckedArrays
 from hiprobe.store.errors import StoreError
 from hiprobe.store.index import StoreIndex
@@ -22,6 +23,7 @@ from hiprobe.store.small_files import ROOT_METADATA, SmallFiles
 from hiprobe.store.taps import HIDDEN_STATES, StatesArray, Tap, taps_of
 
 MAX_ATTEMPTS = 5
+MAX_ANSWER_VALUES = 2**26  # far above some words of a hidden size
 
 
 class OpenedStore:
@@ -85,6 +87,40 @@ class OpenedStore:
     def checked_arrays(self) -> CheckedArrays:
         """The large arrays, to read from."""
         return CheckedArrays(self.path, self.index, self.row_block, self.states, self.thumbnails)
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether each row has a window, other frames than the segment's."""
+        return any(
+            name in self.log.digests.names() or (self.path / name).exists()
+            for name in (f"{array.name}/zarr.json" for array in schema.WINDOW_ARRAYS)
+        )
+
+    def index_arrays(self) -> tuple[schema.IndexArray, ...]:
+        """Which of the small arrays along rows and videos the store has, or is to have."""
+        return (*schema.INDEX_ARRAYS, *(schema.WINDOW_ARRAYS if self.has_windows else ()))
+
+    def answers(self) -> Answers | None:
+        """Rows of the model's LM head; None where the store has none.
+
+        Raises
+        ------
+        StoreError
+            They are damaged.
+        """
+        record = self.group.attrs.get(answer_rows.ATTRIBUTE)
+        if record is None:
+            return None
+        arrays = {name: self.array(name) for name in answer_rows.ARRAYS}
+        with self._damage(ROOT_METADATA, "its answers cannot be: "):
+            for name, (_, dtype) in answer_rows.ARRAYS.items():
+                own = arrays[name].dtype
+                if not (own.kind == "T" if dtype == "string" else own == np.dtype(dtype)):
+                    raise ValueError(f"{name} is of {own}")
+                if np.prod(arrays[name].shape, dtype=object) > MAX_ANSWER_VALUES:
+                    raise ValueError(f"{name} has the shape {arrays[name].shape}")
+            values = {name: np.asarray(array[...]) for name, array in arrays.items()}
+            return Answers.of(record, values, self.states[HIDDEN_STATES].tap.num_features)
 
     def array(self, name: str) -> zarr.Array[Any]:
         """One of the arrays; whatever is wrong with its metadata names the file."""
@@ -201,7 +237,7 @@ class OpenedStore:
         """Read the first `length` entries of the index arrays; what lies beyond does not count."""
         return {
             array.name: self._read_array(array, length)
-            for array in schema.INDEX_ARRAYS
+            for array in self.index_arrays()
             if array.dim == dim
         }
 
@@ -299,7 +335,8 @@ def _check_is_store(path: Path) -> None:
 def is_half_created(path: Path) -> bool:
     """Whether a folder has what a killed `create` leaves, and nothing else."""
     ours = {HIDDEN_STATES, "taps", "prompts", "layer", schema.THUMBNAIL, schema.JOURNAL}
-    ours |= {array.name for array in schema.INDEX_ARRAYS}
+    ours |= {array.name for array in (*schema.INDEX_ARRAYS, *schema.WINDOW_ARRAYS)}
+    ours |= {*answer_rows.ARRAYS}
     names = {entry.name for entry in path.iterdir() if not entry.name.endswith(".partial")}
     return (
         schema.JOURNAL in names

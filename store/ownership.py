@@ -53,7 +53,7 @@ def clear(path: Path) -> None:
 def sweep(path: Path, index: StoreIndex, states: Iterable[str]) -> None:
     """Delete what a killed writer had not renamed yet; committed blocks need no look."""
     leftovers = [file for folder in SMALL_FOLDERS for file in path.glob(f"{folder}*{PARTIAL}")]
-    for name in (array.name for array in schema.INDEX_ARRAYS):
+    for name in (array.name for array in (*schema.INDEX_ARRAYS, *schema.WINDOW_ARRAYS)):
         leftovers += (path / name / "c").glob(f"*{PARTIAL}")
     leftovers += (path / "layer/c").glob(f"*{PARTIAL}")
     folders = {path / name / "c/0": name for name in states}

@@ -16,23 +16,29 @@ if TYPE_CHECKING:
     from hiprobe.store.reader import FeatureStore
 
 MAX_LAYERS = 10_000
+# Segments that are read at once, of all places together.
+MAX_ROWS, MIN_ROWS = 8192, 64
 
 
 class ReadLayer(Protocol):
     """Gives a layer's (segment, feature) states, some segments at a time; those of a store alike.
 
-    Called with the layer, and with ``tap`` and ``prompt`` where these are not the store's first.
+    Called with the layer, with ``tap`` and ``prompt`` where these are not the store's first, and
+    where several are read in step with ``max_rows``, as of `FeatureStore.iter_layer`.
     """
 
-    def __call__(self, layer: int, *, tap: str = ..., prompt: str = ...) -> Iterable[np.ndarray]:
+    def __call__(
+        self, layer: int, *, tap: str = ..., prompt: str = ..., max_rows: int = ...
+    ) -> Iterable[np.ndarray]:
         """Read the layer."""
 
 
 class Keywords(TypedDict, total=False):
-    """What tells the states of a layer from a store's first."""
+    """What tells the states of a layer from a store's first, and how many are read at once."""
 
     tap: str
     prompt: str
+    max_rows: int
 
 
 @dataclass(frozen=True, order=True)
@@ -156,7 +162,11 @@ def side_by_side(inputs: Sequence[Input], states: Mapping[Input, np.ndarray]) ->
 
 def read_places(read: ReadLayer, wanted: Sequence[Input]) -> Iterator[dict[Input, np.ndarray]]:
     """Read some places in step, some segments at a time."""
-    streams = [read(one.layer, **one.keywords) for one in wanted]
+    # Of many places side by side fewer segments at a time; of one, as the reader has it.
+    limit: Keywords = {}
+    if len(wanted) > 1:
+        limit = {"max_rows": max(MIN_ROWS, MAX_ROWS // len(wanted))}
+    streams = [read(one.layer, **(one.keywords | limit)) for one in wanted]
     for parts in zip(*streams, strict=True):
         yield dict(zip(wanted, parts, strict=True))
 

@@ -14,6 +14,9 @@ from enum import Enum, IntEnum
 from typing import Any, Literal, Self
 
 from hiprobe.store.schema import STRUCTURE
+from hiprobe.store.taps import ATTRIBUTE as TAPS
+from hiprobe.store.windows import ATTRIBUTE as WINDOW
+from hiprobe.store.windows import SEGMENT, Window
 
 WHOLE: Literal["whole"] = "whole"
 
@@ -54,9 +57,12 @@ RULES = {
     "num_features": (_R, _R, _R, _R, _I),
     "prompt": (_R, _W, _R, _R, _I),
     "prompt_text": (_R, _I, _W, _I, _I),
+    # Further ones, by name; of those that both have.
+    "prompts": (_R, _W, _R, _R, _I),
     "processor": (_R, _I, _W, _I, _I),
     "segment_frames": (_R, _W, _R, _R, _I),
     "keyframes": (_R, _W, _R, _I, _I),
+    "window": (_R, _W, _R, _R, _I),
     "frame_pixels": (_R, _W, _R, _R, _I),
     "fps_shown": (_R, _W, _R, _R, _I),
     "layers": (_R, _I, _I, _I, _I),
@@ -73,6 +79,7 @@ CIRCUMSTANCES = frozenset(
         *STRUCTURE,
         "model.revision",
         "manifest",
+        "prompt_name",
         "batch_size",
         "device",
         "libraries",
@@ -170,6 +177,8 @@ class Provenance:
     segment_frames : int or 'whole' or None
     keyframes : int or None
         Keyframes per segment, K.
+    window : Window or None
+        What the model sees of a segment; None: the segment.
     frame_pixels : (int, int) or None
         Fewest and most pixels of a frame; None also where the processor is used as it comes.
     fps_shown : float or None
@@ -189,6 +198,7 @@ class Provenance:
     prompt_text: str | None = None
     segment_frames: int | Literal["whole"] | None = None
     keyframes: int | None = None
+    window: Window | None = None
     frame_pixels: tuple[int, int] | None = None
     fps_shown: float | None = None
     layers: tuple[int, ...] | None = None
@@ -206,6 +216,7 @@ class Provenance:
             prompt_text=attributes.get("prompt_text"),
             segment_frames=attributes.get("segment_frames"),
             keyframes=attributes.get("keyframes"),
+            window=Window.of_record(attributes.get(WINDOW)),
             frame_pixels=(pixels[0], pixels[1]) if isinstance(pixels, list) else None,
             fps_shown=attributes.get("fps_shown"),
             layers=tuple(layers) if isinstance(layers, list) else None,
@@ -220,6 +231,12 @@ class Provenance:
         frames = self.segment_frames
         return None if frames is None or frames == WHOLE else int(frames)
 
+    @property
+    def frames_on_device(self) -> bool:
+        """Whether frames became pixel values on the model's device, and not on the CPU before."""
+        call = _mapping(self.attributes.get("processor")).get("call")
+        return bool(_mapping(call).get("frames_on_device"))
+
     def compare(self, other: Provenance, purpose: Purpose) -> Comparison:
         """Compare with another record.
 
@@ -233,7 +250,7 @@ class Provenance:
             Difference(path, one, two, _of_unknown(name, verdict, one, two, purpose))
             for name, verdict in self._verdicts(other, purpose)
             if verdict is not Verdict.IGNORE
-            for path, one, two in _leaves(self._value(name), other._value(name), name)
+            for path, one, two in _leaves(*self._pair(other, name), name)
         ]
         if purpose is Purpose.FILL:
             found += [
@@ -263,10 +280,25 @@ class Provenance:
         of_model = {f"model.{name}" for name in _mapping(self.attributes.get("model"))}
         return {*self.attributes} - {"model"} | of_model
 
+    def _pair(self, other: Provenance, name: str) -> tuple[Any, Any]:
+        """Both sides' values under a name of `RULES`."""
+        if name != "prompts":
+            return self._value(name), other._value(name)
+        own, others = self._prompts(), other._prompts()
+        common = own.keys() & others.keys()
+        return {one: own[one] for one in common}, {one: others[one] for one in common}
+
+    def _prompts(self) -> dict[str, Any]:
+        """Texts of the prompts beside the first, by their names."""
+        records = map(_mapping, _mapping(self.attributes.get(TAPS)).values())
+        return {one["prompt"]: one.get("text") for one in records if one.get("prompt")}
+
     def _value(self, name: str) -> Any:
         """What is recorded under a name of `RULES`; None where nothing is."""
         if name == "num_features":
             return self.num_features
+        if name == WINDOW:  # older stores, which have none, are silent about it
+            return self.attributes.get(name) or SEGMENT
         value: Any = self.attributes
         for key in name.split("."):
             value = _mapping(value).get(key)

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from hiprobe.store import lazy, schema
+from hiprobe.store.answer_rows import Answers
 from hiprobe.store.errors import StoreError
 from hiprobe.store.opened import OpenedStore
 from hiprobe.store.provenance import Provenance
@@ -127,13 +128,26 @@ class FeatureStore:
 
     @property
     def prompts(self) -> list[str]:
-        """Names of the prompts; "" is the first one, which every store has."""
-        return [*dict.fromkeys(one.tap.prompt for one in self._opened.states.values())]
+        """Names of the prompts, that of the first at first: "" where it has none.
+
+        Every store has a first one; "" means it too where it has a name.
+        """
+        names = dict.fromkeys(one.tap.prompt for one in self._opened.states.values())
+        return [name or self._first_prompt for name in names]
+
+    @property
+    def _first_prompt(self) -> str:
+        return str(self._opened.attributes.get("prompt_name") or "")
 
     @property
     def further_taps(self) -> list[Tap]:
         """What there is beside the first prompt's ``hidden_states``."""
         return [one.tap for name, one in self._opened.states.items() if name != HIDDEN_STATES]
+
+    def further_taps_of(self, video_id: str) -> list[Tap]:
+        """Those of `further_taps` that a finished video has: it may be older than some."""
+        (video,) = self._video_indices([video_id])
+        return [tap for tap in self.further_taps if self._index.has_states(video, tap.name)]
 
     def tap(self, tap: str = HIDDEN_STATES, prompt: str = "") -> Tap:
         """Describe the states of a tap and a prompt.
@@ -144,6 +158,22 @@ class FeatureStore:
             The store has none; it says which it has, and how to add them.
         """
         return self._opened.states[self._states_name(tap, prompt)].tap
+
+    @property
+    def has_windows(self) -> bool:
+        """Whether the model saw other frames than the segments': `segments` says which."""
+        return self._opened.has_windows
+
+    @cached_property
+    def answers(self) -> Answers | None:
+        """Rows of the model's LM head for some answer words; None where the store has none.
+
+        Raises
+        ------
+        StoreError
+            They are damaged.
+        """
+        return self._opened.answers()
 
     @cached_property
     def videos(self) -> pd.DataFrame:
@@ -158,7 +188,8 @@ class FeatureStore:
     def segments(self) -> pd.DataFrame:
         """One row a segment of a finished video, in row order.
 
-        Columns: video_id, segment, start_frame, stop_frame.
+        Columns: video_id, segment, start_frame, stop_frame; where the model saw other frames than
+        these, also window_start, window_stop.
         """
         return self._index.segment_table()
 
@@ -356,7 +387,7 @@ class FeatureStore:
         return states
 
     def _states_name(self, tap: str, prompt: str) -> str:
-        name = array_name(tap, prompt)
+        name = array_name(tap, "" if prompt == self._first_prompt else prompt)
         if name not in self._opened.states:
             prompts = " and ".join(repr(one) for one in self.prompts)
             raise StoreError(

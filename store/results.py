@@ -25,6 +25,7 @@ from hiprobe.store import fields
 from hiprobe.store.errors import HiProbeError, write_errors
 from hiprobe.store.result_videos import KINDS, Interval, ResultVideo, known_fps
 from hiprobe.store.single_files import check_file, make_folder, read_json, write_json, write_text
+from hiprobe.store.windows import COLUMNS
 
 __all__ = [
     "KINDS",
@@ -61,7 +62,8 @@ class Results:
     threshold : float
     videos : dict of str to ResultVideo
     segments : DataFrame
-        ``video_id, segment, start_frame, stop_frame, score, smoothed, anomalous``.
+        ``video_id, segment, start_frame, stop_frame, score, smoothed, anomalous``; where the model
+        saw other frames than a segment's, also ``window_start, window_stop``.
     thumbnails : dict of str to list of dict
         By video, ``frame``, ``score`` and ``jpeg`` (base64) of the score's peaks; empty without.
     """
@@ -221,7 +223,8 @@ def _read_scores(path: Path, videos: Mapping[str, ResultVideo]) -> pd.DataFrame:
 
 def _write_scores(path: Path, segments: pd.DataFrame) -> None:
     """Write ``scores.csv``, a row a segment."""
-    columns = (*SEGMENT_COLUMNS, "anomalous")
+    seen = [name for name in COLUMNS if name in segments]
+    columns = (*SEGMENT_COLUMNS, "anomalous", *seen)
     segments = segments.astype({"anomalous": int})  # a bool would be written as a word
     file = io.StringIO(newline="")
     writer = csv.writer(file)

@@ -11,6 +11,7 @@ import numpy as np
 from hiprobe.store.manifest import VideoRecord, format_annotations
 from hiprobe.store.schema import PENDING
 from hiprobe.store.video_file import FileIdentity
+from hiprobe.store.windows import COLUMNS
 
 UNKNOWN_FILE = FileIdentity(-1, -1, "")
 
@@ -30,6 +31,8 @@ class PlannedVideo:
         Frame ranges ``[start_frame, stop_frame)`` of its segments, in order.
     file : FileIdentity or None
         Which file it is; None where unknown.
+    windows : sequence of (int, int) or None
+        What the model sees of each segment, where the store keeps that; None: the segments.
     """
 
     record: VideoRecord
@@ -37,6 +40,7 @@ class PlannedVideo:
     fps: float
     segments: Sequence[tuple[int, int]]
     file: FileIdentity | None = None
+    windows: Sequence[tuple[int, int]] | None = None
 
 
 def plan_rows(
@@ -50,7 +54,7 @@ def plan_rows(
     num_rows = first_row + int(blocks.sum()) * row_block
     rows: dict[str, Any] = {
         name: np.full(num_rows - first_row, -1, dtype=np.int32)
-        for name in ("video", "segment", "start_frame", "stop_frame")
+        for name in ("video", "segment", "start_frame", "stop_frame", *COLUMNS)
     }
     rows["valid"] = np.zeros(num_rows - first_row, dtype=bool)
     # All at once; a video that could not be opened has an entry, and no rows.
@@ -59,7 +63,10 @@ def plan_rows(
     rows["video"][own] = np.repeat(np.arange(first_video, first_video + len(videos)), counts)
     rows["segment"][own] = within
     ranges = [frames for video in videos for frames in video.segments]
-    rows["start_frame"][own], rows["stop_frame"][own] = np.array(ranges).reshape(-1, 2).T
+    seen = [frames for video in videos for frames in video.windows or video.segments]
+    for names, both in ((("start_frame", "stop_frame"), ranges), (COLUMNS, seen)):
+        for name, values in zip(names, np.array(both).reshape(-1, 2).T, strict=True):
+            rows[name][own] = values
     columns = {
         **rows,
         "num_frames": np.array([video.num_frames for video in videos], dtype=np.int32),

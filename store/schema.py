@@ -13,6 +13,8 @@ from typing import Any
 import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
+from hiprobe.store import answer_rows, windows
+from hiprobe.store.answer_rows import Answers, create_answers
 from hiprobe.store.pending_labels import PENDING_LABELS
 from hiprobe.store.small_files import SmallFiles
 from hiprobe.store.taps import ATTRIBUTE, HIDDEN_STATES, Tap, dimension_prefix
@@ -32,6 +34,7 @@ STRUCTURE = (
     "row_block",
     PENDING_LABELS,
     ATTRIBUTE,
+    answer_rows.ATTRIBUTE,
 )
 JOURNAL = "journal"
 THUMBNAIL = "thumbnail"  # an array that a store may have
@@ -88,6 +91,8 @@ INDEX_ARRAYS = (
     IndexArray("file_mtime_ns", "video", "int64", -1, is_optional=True),
     IndexArray("file_digest", "video", "string", "", is_optional=True),
 )
+# Where the model sees other frames than the segment's.
+WINDOW_ARRAYS = tuple(IndexArray(name, "row", "int32", -1) for name in windows.COLUMNS)
 
 
 def create(
@@ -98,6 +103,8 @@ def create(
     provenance: dict[str, Any],
     thumbnail_size: tuple[int, int] | None = None,
     taps: Sequence[Tap] = (),
+    answers: Answers | None = None,
+    has_windows: bool = False,
 ) -> None:
     """Stage an empty store of schema version 1.
 
@@ -117,6 +124,10 @@ def create(
         Height and width in pixels of a thumbnail of each segment; none are kept without it.
     taps : sequence of Tap
         Further states that are kept.
+    answers : Answers, optional
+        Rows of the model's LM head.
+    has_windows : bool
+        Each row has a window, see `hiprobe.store.windows`.
     """
     attributes = {
         **provenance,
@@ -129,7 +140,11 @@ def create(
     }
     if taps:
         attributes[ATTRIBUTE] = {tap.name: tap.as_record() for tap in taps}
+    if answers is not None:
+        attributes[answer_rows.ATTRIBUTE] = answers.as_record()
     group = zarr.create_group(files, zarr_format=3, attributes=attributes)
+    if answers is not None:
+        create_answers(group, answers, SMALL_COMPRESSORS)
     for tap in (Tap(HIDDEN_STATES, tuple(layers), num_features), *taps):
         create_states_array(group, tap, row_block)
     if thumbnail_size is not None:
@@ -154,7 +169,7 @@ def create(
     # A layer 0 alone is the fill value, and would be left out.
     with zarr.config.set({"array.write_empty_chunks": True}):
         group["layer"][:] = list(layers)  # type: ignore[index]
-    for array in INDEX_ARRAYS:
+    for array in (*INDEX_ARRAYS, *(WINDOW_ARRAYS if has_windows else ())):
         create_index_array(group, array)
     # The journal's folder is a Zarr group too, so that no Zarr reader trips over it.
     group.create_group(JOURNAL)

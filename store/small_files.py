@@ -203,7 +203,7 @@ class SmallFiles(LocalStore):
         known = {*self.digests.names()}
         paths = [*self.root.glob("zarr.json"), *self.root.glob("*/zarr.json"),
                  *self.root.glob("taps/*/zarr.json"), *self.root.glob("prompts/**/zarr.json"),
-                 *self.root.glob("*/c/*")]  # fmt: skip
+                 *self.root.glob("*/c/*"), *self.root.glob("answer_head/c/*/*")]  # fmt: skip
         keys = [path.relative_to(self.root).as_posix() for path in paths if path.is_file()]
         return [key for key in keys if key not in known and not key.endswith(PARTIAL)]
 

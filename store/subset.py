@@ -105,6 +105,8 @@ def _open(out: Path, store: FeatureStore, layers: Sequence[int]) -> StoreWriter:
                 ("further_taps", store.further_taps),
                 ("thumbnail_size", store.thumbnail_size),
                 ("row_block", store.row_block),
+                ("answers", store.answers),
+                ("has_windows", store.has_windows),
             )
             if getattr(other, name) != expected
         ]
@@ -130,4 +132,6 @@ def _open(out: Path, store: FeatureStore, layers: Sequence[int]) -> StoreWriter:
         row_block=store.row_block,
         thumbnail_size=store.thumbnail_size,
         taps=store.further_taps,
+        answers=store.answers,
+        has_windows=store.has_windows,
     )

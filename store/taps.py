@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import zarr
@@ -33,6 +33,8 @@ class Tap:
     num_features : int
     prompt : str
         The prompt's name; "" is the store's own, the first.
+    text : str
+        Of a further prompt; the first one's is the attribute ``prompt``.
     num_heads : int
         Of ``heads``: features are (head, feature of a head), head by head; else 0.
     site, position : str
@@ -45,6 +47,7 @@ class Tap:
     layers: tuple[int, ...]
     num_features: int
     prompt: str = ""
+    text: str = ""
     num_heads: int = 0
     site: str = ""
     position: str = ""
@@ -54,6 +57,10 @@ class Tap:
     def name(self) -> str:
         """Where its array is in the store's folder."""
         return array_name(self.tap, self.prompt)
+
+    def fits(self, other: Tap) -> bool:
+        """Whether it is the same, however it is described."""
+        return replace(self, site=other.site, position=other.position) == other
 
     def as_record(self) -> dict[str, Any]:
         """What the store's attribute says of it."""
@@ -80,7 +87,9 @@ class Tap:
         ):
             raise ValueError(f"{name}: no ascending layers: {layers}"[:200])
         found = cls(**{**fields, "layers": tuple(layers)})
-        if found.name != name or not (found.prompt == "" or NAME.fullmatch(found.prompt)):
+        # They are names of folders; and what every store has is described elsewhere.
+        is_named = NAME.fullmatch(found.tap) and (not found.prompt or NAME.fullmatch(found.prompt))
+        if found.name != name or name == HIDDEN_STATES or not is_named:
             raise ValueError(f"{name}: is described as {found.name}"[:200])
         if found.num_heads and found.num_features % found.num_heads:
             raise ValueError(f"{name}: {found.num_features} features of {found.num_heads} heads")
@@ -88,8 +97,8 @@ class Tap:
 
 
 _DEFAULTS: dict[str, Any] = {
-    "tap": "", "layers": [], "num_features": 0, "prompt": "", "num_heads": 0, "site": "",
-    "position": "", "is_normed": True,
+    "tap": "", "layers": [], "num_features": 0, "prompt": "", "text": "", "num_heads": 0,
+    "site": "", "position": "", "is_normed": True,
 }  # fmt: skip
 
 

@@ -61,6 +61,7 @@ def verify(path: Path, on_video: OnVideo = lambda done, total: None) -> Verifica
     opened = OpenedStore(path)
     index, arrays = opened.index, opened.checked_arrays()
     problems = _check_small_files(opened)
+    problems += [one for one in _check_answers(opened) if one not in problems]
     index.video_table()  # parses the annotations
     num_blocks, num_bytes, num_unknown = 0, 0, 0
     wanted = [*_blocks(index, opened.row_block)]
@@ -192,6 +193,14 @@ def _check_small_files(opened: OpenedStore) -> list[str]:
         except StoreError as error:
             problems.append(str(error))
     return problems
+
+
+def _check_answers(opened: OpenedStore) -> list[str]:
+    try:
+        opened.answers()
+    except StoreError as error:
+        return [str(error)]
+    return []
 
 
 def _notes(opened: OpenedStore, num_unknown: int, num_blocks: int) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from filelock import FileLock
 
 from hiprobe.store import schema
+from hiprobe.store.answer_rows import Answers
 from hiprobe.store.block_writer import BlockWriter
 from hiprobe.store.errors import StoreError, write_errors
 from hiprobe.store.journal import JournalWriter, last_counter
@@ -73,6 +74,8 @@ class StoreWriter(BlockWriter):
         row_block: int = schema.DEFAULT_ROW_BLOCK,
         thumbnail_size: tuple[int, int] | None = None,
         taps: Sequence[Tap] = (),
+        answers: Answers | None = None,
+        has_windows: bool = False,
     ) -> Self:
         """Create an empty store and open it for writing; see `hiprobe.store.schema.create`.
 
@@ -105,8 +108,9 @@ class StoreWriter(BlockWriter):
                 clear(path)
                 files = SmallFiles(path)
                 schema.create(
-                    files, layers, num_features, row_block, provenance, thumbnail_size, taps
-                )
+                    files, layers, num_features, row_block, provenance, thumbnail_size, taps,
+                    answers, has_windows,
+                )  # fmt: skip
                 journal = JournalWriter(path / schema.JOURNAL, last_counter(path / "journal") + 1)
                 files.commit(journal.append, {}, is_complete=True)
             writer = cls.__new__(cls)
@@ -142,10 +146,12 @@ class StoreWriter(BlockWriter):
             return
         first_video, first_row = self.index.num_videos, self.index.num_rows
         store = self._opened
+        if not store.has_windows and any(video.windows is not None for video in videos):
+            raise ValueError("the store keeps no windows, and a video has some")
         columns, num_rows = plan_rows(videos, first_video, first_row, self.row_block)
         lengths = {"video": first_video + len(videos), "row": num_rows}
         with write_errors(self.path):
-            for array in schema.INDEX_ARRAYS:
+            for array in store.index_arrays():
                 # The store is older than this array: it knows nothing of its videos so far.
                 if store.files.checked(f"{array.name}/zarr.json") is None:
                     schema.create_index_array(store.group, array, first_video)
@@ -177,7 +183,7 @@ class StoreWriter(BlockWriter):
         """
         new = {tap.name: tap for tap in taps}
         for name in {*new} & {*self._opened.states}:
-            if self._opened.states[name].tap != new.pop(name):
+            if not self._opened.states[name].tap.fits(new.pop(name)):
                 raise ValueError(f"{name}: the store has it otherwise")
         if not new:
             return

@@ -72,6 +72,7 @@ def write_store(
     labels=("normal", "anomalous"),
     seed=0,
     provenance=None,
+    answers=None,
     taps=(),
     mark=lambda tap, states, segments: None,
 ) -> Path:
@@ -93,6 +94,7 @@ def write_store(
         provenance=provenance,
         row_block=8,
         taps=taps,
+        answers=answers,
     )
     with writer:
         plans = [_plan(index, labels) for index in range(num_videos)]

@@ -100,6 +100,7 @@ function hoverPoints(video) {
     mode: "markers", marker: { opacity: 0, color: colour("curve") },
     text: video.starts.map((start, i) =>
       `frames [${start}, ${video.stops[i]})<br>${time(start)}–${time(video.stops[i])} s<br>` +
+      (video.windows[i] ? `the model saw frames [${video.windows[i][0]}, ${video.windows[i][1]})<br>` : "") +
       `smoothed ${video.smoothed[i]}<br>raw ${video.scores[i]}`),
     hovertemplate: "%{text}<extra></extra>",
   };
@@ -169,7 +170,7 @@ function drawAnalysis() {
     ...line(table.layer, table.cv_auc, "curve", 2.5, { mode: "lines+markers" }),
     error_y: { type: "data", array: table.cv_auc_std, color: colour("raw"), thickness: 1, width: 2 },
     hovertemplate: "layer %{x}<br>AUC %{y:.3f} ± %{error_y.array:.3f}<extra></extra>",
-  }], layout({ margin, xaxis: layers, yaxis: { title: { text: "AUC", standoff: 8 }, maxallowed: 1 }, shapes: [chosen], annotations: [label] }), CONFIG);
+  }, ...(table.lens_auc ? [{ ...line(table.layer, table.lens_auc, "raw", 1.5, { mode: "lines" }), hovertemplate: "layer %{x}<br>AUC of p(yes) %{y:.3f}<extra></extra>" }] : [])], layout({ margin, xaxis: layers, yaxis: { title: { text: "AUC", standoff: 8 }, maxallowed: 1 }, shapes: [chosen], annotations: [label] }), CONFIG);
   Plotly.react("layer-silhouette", [
     { x: table.layer, y: table.chosen_share, type: "bar", yaxis: "y2", marker: { color: colour("found"), opacity: 0.45 }, hovertemplate: "layer %{x}<br>chosen in %{y:.0%} of draws<extra></extra>" },
     { ...line(table.layer, table.silhouette, "curve", 2.5, { mode: "lines+markers" }), hovertemplate: "layer %{x}<br>silhouette %{y:.3f}<extra></extra>" },

@@ -32,8 +32,8 @@ def run(job, *options):
 def test_states_that_are_not_the_models_are_exit_code_1_and_named(job):
     class Wrong(Backbone):
         def launch(self, inputs):
-            states = super().launch(inputs)() * 1.01
-            return lambda: states
+            states = super().launch(inputs)()
+            return lambda: {name: one * 1.01 for name, one in states.items()}
 
     extract(ExtractConfig(job.manifest, job.store, job.backbone, limit=1, parity=0),
             workplace=Here(job, Wrong(job.backbone)))  # fmt: skip

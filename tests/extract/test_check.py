@@ -65,8 +65,9 @@ def test_states_that_are_wrong_or_depend_on_the_batch_fail(monkeypatch):
         def launch(self, inputs):
             if (size := len(inputs["input_ids"])) > 4:
                 raise torch.OutOfMemoryError("CUDA out of memory.")
-            states = super().launch(inputs)() * (1.01 if size == 1 else 1.02)
-            return lambda: states
+            states = super().launch(inputs)()
+            wrong = {name: one * (1.01 if size == 1 else 1.02) for name, one in states.items()}
+            return lambda: wrong
 
     monkeypatch.setattr(check_module, "Backbone", Wrong)
     report = check(CheckConfig(CPU))

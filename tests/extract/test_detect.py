@@ -30,7 +30,7 @@ CPU = BackboneConfig(str(TRAINED_MODEL), device="cpu")
 def trained(make_video, tmp_path):
     """Extract, probe and evaluate some videos; return a maker of the job for one more of them."""
 
-    def make(test_video, keyframes=8, segment_frames=24, layer=3):
+    def make(test_video, keyframes=8, segment_frames=24, layer=3, backbone=CPU, **probe):
         records = [
             VideoRecord(
                 f"train{i}", str(make_video(f"{i}.mp4", seed=i, num_frames=50)), "train",
@@ -44,8 +44,8 @@ def trained(make_video, tmp_path):
         write_manifest(tmp_path / "m.csv", records)
         store = tmp_path / "s.zarr"
         settings = {"keyframes": keyframes, "segment_frames": segment_frames}
-        extract(ExtractConfig(tmp_path / "m.csv", store, CPU, parity=0, **settings))
-        run_probe(ProbeConfig(store, layer=layer)).save(tmp_path / "probe.json")
+        extract(ExtractConfig(tmp_path / "m.csv", store, backbone, parity=0, **settings))
+        run_probe(ProbeConfig(store, layer=layer, **probe)).save(tmp_path / "probe.json")
         run_evaluate(
             EvaluateConfig(store, tmp_path / "probe.json", tmp_path / "r", num_resamples=0)
         )
@@ -94,6 +94,33 @@ def test_scores_of_several_layers_equal_the_batch_path(trained, make_video):
     video = make_video("test.mp4", num_frames=130, seed=9)
     found = assert_equals_the_batch_path(trained(video, layer=(2, 5)))
     assert found.provenance["probe"]["layers"] == [2, 5]
+
+
+@pytest.mark.parametrize(
+    ("probe", "given"),
+    [
+        ({"method": "robust-heads", "samples_per_video": 2}, set()),
+        ({"tap": "frames_mean", "layer": 2}, {"hidden_states", "taps/frames_mean"}),
+        ({"prompt": "yes-no", "layer": 2}, {"hidden_states", "prompts/yes-no/hidden_states"}),
+        ({"prompt": "describe", "tap": "heads", "layer": 2}, {"hidden_states", "taps/heads"}),
+        ({"method": "spherical", "tap": "frames_last"}, {"hidden_states", "taps/frames_last"}),
+    ],
+)
+def test_scores_of_other_taps_and_prompts_equal_the_batch_path(trained, make_video, probe, given):
+    backbone = replace(
+        CPU,
+        prompt_name="describe",
+        further_prompts=(("yes-no", "Is it abnormal? Answer Yes or No."), ("other", "What else?")),
+        taps=("heads", "frames_mean", "frames_last"),
+    )
+    video = make_video("test.mp4", num_frames=130, seed=9)
+    config = trained(video, backbone=backbone, **({"layer": None} | probe))
+    assert_equals_the_batch_path(config)
+    # Nothing is filled that the probe does not read; robust heads are of both prompts or of one.
+    model, _ = load_probes_backbone(config, Probe.load(config.probe))
+    names = {"hidden_states", *(tap.name for tap in model.taps)}
+    if probe.get("method") != "robust-heads":
+        assert names == given
 
 
 def test_what_the_probe_does_not_say_of_its_model_is_a_note(trained, make_video):

@@ -13,6 +13,7 @@ from hiprobe.extract.pipeline import extract
 from hiprobe.extract.plan import Job, groups, packs
 from hiprobe.extract.workplace import Here
 from hiprobe.store import FeatureStore, VideoRecord, read_manifest, write_manifest
+from hiprobe.store.taps import HIDDEN_STATES
 from hiprobe.store.verify import verify
 
 GUILTY_FPS = 10
@@ -43,7 +44,8 @@ class Watched(Backbone):
 
     def launch(self, inputs):
         self.sizes.append(len(inputs["input_ids"]))
-        states = self._disturb(inputs, super().launch(inputs)())
+        states = super().launch(inputs)()
+        states[HIDDEN_STATES] = self._disturb(inputs, states[HIDDEN_STATES])
         return lambda: states
 
 

@@ -1,6 +1,7 @@
 """The layer analysis on a store whose best layer is known."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from hiprobe.probe.layers import analyse_layers
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
 from hiprobe.probe.samples import make_samples
 from hiprobe.store import FeatureStore, HiProbeError
+from hiprobe.store.answer_rows import Answers
 from hiprobe.store.scorers import fit_scorer
 
 
@@ -130,6 +132,43 @@ def test_the_best_layer_stands_above_that_of_shuffled_labels_only_where_labels_m
 def test_a_store_of_unknown_origin_is_analysed(make_store):
     path = make_store(num_videos=40, provenance={})
     assert analyse_layers(ProbeConfig(path), num_draws=2, num_shuffles=0).summary["dlsp_layer"] == 3
+
+
+def answers_about(features, num_features=16, last=4):
+    """Yes along some features, no against them, in two spellings each."""
+    head = np.zeros((5, num_features), "f4")
+    head[:2, features], head[2:4, features] = 1, -1
+    words = ("Yes", " yes", "No", " no", "A")
+    ones = np.ones(num_features, "f4")
+    return Answers(words, (0, 1, 2, 3, 4), head, np.zeros(5, "f4"), ones, 1e-6, last)
+
+
+@pytest.mark.parametrize("samples_per_video", [1, 3])
+def test_the_logit_lens_stands_beside_the_probes_auc(make_store, samples_per_video):
+    """Against a loop over layers and segments that knows nothing of the code."""
+    path = make_store(num_videos=40, answers=answers_about(slice(0, 4)))
+    config = ProbeConfig(path, samples_per_video=samples_per_video)
+    found = analyse_layers(config, num_draws=1, num_shuffles=0).table["lens_auc"]
+    store = FeatureStore.open(path)
+    samples = config.draw(store)
+    for layer in (1, 2, 3, 4):
+        of_segments = []
+        for state in store.layer(layer, samples.video_ids).astype(float):
+            normed = state / np.sqrt((state**2).mean() + 1e-6) if layer < 4 else state
+            z = normed[:4].sum()
+            of_segments.append(2 * np.exp(z) / (2 * np.exp(z) + 2 * np.exp(-z)))
+        p_yes = samples.averaging @ np.array(of_segments)
+        assert found[layer] == pytest.approx(roc_auc_score(samples.is_anomalous, p_yes), abs=1e-12)
+    assert found.idxmax() == 3
+
+
+@pytest.mark.parametrize("words", [("Yes", "A"), ("B", "no")])
+def test_without_both_words_there_is_no_lens(make_store, words):
+    kept = answers_about(slice(0, 4))
+    kept = replace(kept, words=words, tokens=(0, 1), head=kept.head[:2], bias=kept.bias[:2])
+    for name, answers in (("some.zarr", kept), ("none.zarr", None)):
+        path = make_store(num_videos=16, name=name, answers=answers)
+        assert "lens_auc" not in analyse_layers(ProbeConfig(path), num_shuffles=0).table
 
 
 def test_a_layer_that_is_not_there_is_refused_before_the_work(store):

@@ -8,6 +8,7 @@ import pytest
 import zarr
 
 from hiprobe.store import DONE, PlannedVideo, StoreWriter, VideoRecord
+from hiprobe.store.answer_rows import Answers
 from hiprobe.store.schema import INDEX_ARRAYS
 from tests.conftest import REPOSITORY
 
@@ -68,9 +69,12 @@ def test_the_tables_of_arrays_are_the_schema(tmp_path):
         for names, dims, dtype, fill in rows
         for name in re.findall(r"`(\w+)`", names)
     }
+    ones = np.ones((1, 8), "f4")
+    answers = Answers(("A",), (3,), ones, ones[:, 0], ones[0], 1e-6, 9)
     StoreWriter.create(
-        tmp_path / "s", layers=[0], num_features=8, provenance={}, thumbnail_size=(72, 128)
-    ).close()
+        tmp_path / "s", layers=[0], num_features=8, provenance={}, thumbnail_size=(72, 128),
+        answers=answers, has_windows=True,
+    ).close()  # fmt: skip
     group = zarr.open_group(tmp_path / "s", mode="r")
     actual = {
         name: (", ".join(array.metadata.dimension_names), array.dtype)

@@ -1,0 +1,105 @@
+"""Prompts by their names: what a run asks for beside the first one, and what its store has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+from hiprobe.extract.config import BackboneConfig
+from hiprobe.store import StoreError
+from hiprobe.store.opened import OpenedStore
+from hiprobe.store.taps import HIDDEN_STATES, NAME, TAPS, Tap
+
+
+@dataclass(frozen=True)
+class NamedPrompt:
+    """A text after the video, and its name; only the first prompt of all may have none."""
+
+    name: str
+    text: str
+
+    @classmethod
+    def of(cls, value: str) -> Self:
+        """Read ``NAME=TEXT``, or a text without a name."""
+        name, equals, text = value.partition("=")
+        return cls(name, text) if equals and NAME.fullmatch(name) else cls("", value)
+
+
+def parse_prompts(values: Sequence[str]) -> tuple[NamedPrompt, ...]:
+    """Read what ``--prompt`` was given, in its order.
+
+    Raises
+    ------
+    ValueError
+        Two have one name, a further one has none, or a text is empty.
+    """
+    prompts = tuple(map(NamedPrompt.of, values))
+    for number, prompt in enumerate(prompts):
+        if not prompt.text.strip():
+            raise ValueError(f"{values[number]!r}: the text is empty")
+        if number and not prompt.name:
+            raise ValueError(
+                f"{prompt.text!r}: of several prompts each needs a name, such as "
+                f"second={prompt.text!r}: letters, digits, - and _, then ="
+            )
+        if prompt.name in {one.name for one in prompts[:number]}:
+            raise ValueError(f"two prompts have the name {prompt.name!r}")
+    return prompts
+
+
+def as_asked(config: BackboneConfig, prompts: Sequence[NamedPrompt]) -> BackboneConfig:
+    """Ask for prompts; none leaves the default."""
+    if not prompts:
+        return config
+    first, *further = prompts
+    texts = tuple((one.name, one.text) for one in further)
+    return replace(config, prompt=first.text, prompt_name=first.name, further_prompts=texts)
+
+
+def with_stores_taps(config: BackboneConfig, store: OpenedStore) -> BackboneConfig:
+    """Take all that a store has beside what is asked for: new videos need it, old ones get more.
+
+    Its first prompt stays the first. One that is asked for without a name, or with the first's, and
+    with another text stays asked for: `hiprobe.extract.settings.check_settings` refuses it.
+
+    Raises
+    ------
+    StoreError
+        A name is the store's for another text.
+    """
+    own_name, own_text = store.attributes.get("prompt_name"), store.attributes.get("prompt")
+    known = further_texts(store)
+    first, texts = own_text or config.prompt, dict(known)
+    for name, text in [(config.prompt_name, config.prompt), *config.further_prompts]:
+        if name in ("", own_name) or (text == own_text and name not in known):
+            first = text
+        elif known.get(name, text) != text:
+            raise StoreError(
+                f"{store.path}: has a prompt {name!r} already: {known[name]!r}, not {text!r}. "
+                "Give it another name."
+            )
+        else:
+            texts[name] = text
+    return replace(
+        config,
+        prompt=first,
+        prompt_name=own_name or "",
+        further_prompts=tuple(texts.items()),
+        taps=further_taps({*config.taps, *(one.tap.tap for one in store.states.values())}),
+    )
+
+
+def further_texts(store: OpenedStore) -> dict[str, str]:
+    """Texts of a store's prompts beside the first, by their names."""
+    return texts_of([one.tap for one in store.states.values()])
+
+
+def texts_of(taps: Sequence[Tap]) -> dict[str, str]:
+    """Texts of prompts beside the first, by their names."""
+    return {tap.prompt: tap.text for tap in taps if tap.prompt}
+
+
+def further_taps(taps: set[str]) -> tuple[str, ...]:
+    """Put the taps beside ``hidden_states`` in one order."""
+    return tuple(one for one in TAPS if one in taps and one != HIDDEN_STATES)
