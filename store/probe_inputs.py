@@ -34,10 +34,15 @@ class ReadLayer(Protocol):
 
 
 class Keywords(TypedDict, total=False):
-    """What tells the states of a layer from a store's first, and how many are read at once."""
+    """What tells the states of a layer from a store's first."""
 
     tap: str
     prompt: str
+
+
+class ReadKeywords(Keywords, total=False):
+    """And how many segments are read at once."""
+
     max_rows: int
 
 
@@ -162,13 +167,17 @@ def side_by_side(inputs: Sequence[Input], states: Mapping[Input, np.ndarray]) ->
 
 def read_places(read: ReadLayer, wanted: Sequence[Input]) -> Iterator[dict[Input, np.ndarray]]:
     """Read some places in step, some segments at a time."""
-    # Of many places side by side fewer segments at a time; of one, as the reader has it.
-    limit: Keywords = {}
-    if len(wanted) > 1:
-        limit = {"max_rows": max(MIN_ROWS, MAX_ROWS // len(wanted))}
-    streams = [read(one.layer, **(one.keywords | limit)) for one in wanted]
+    streams = [read(one.layer, **_read_keywords(one, len(wanted))) for one in wanted]
     for parts in zip(*streams, strict=True):
         yield dict(zip(wanted, parts, strict=True))
+
+
+def _read_keywords(one: Input, num_places: int) -> ReadKeywords:
+    """Of many places side by side fewer segments at a time; of one, as the reader has it."""
+    found: ReadKeywords = {"tap": one.tap, "prompt": one.prompt} if one.keywords else {}
+    if num_places > 1:
+        found["max_rows"] = max(MIN_ROWS, MAX_ROWS // num_places)
+    return found
 
 
 def check_inputs(

@@ -103,11 +103,11 @@ class AnswerScorer(Scorer):
         """Read what `to_json` wrote."""
         shape = fields.items(fields.member(fields.mapping(content["yes"], "yes"), "shape"), "yes")
         width = fields.whole(shape[-1] if shape else None, "the width of yes")
-        rows = [unpacked(content, name, width) for name in ("yes", "no")]
-        biases = [vector(content, name) for name in ("yes_bias", "no_bias")]
-        for own, bias, name in zip(rows, biases, ("yes", "no"), strict=True):
+        yes, no = (unpacked(content, name, width) for name in ("yes", "no"))
+        yes_bias, no_bias = (vector(content, name) for name in ("yes_bias", "no_bias"))
+        for own, bias in ((yes, yes_bias), (no, no_bias)):
             if not len(own) or not width or len(bias) != len(own):
-                raise ValueError(f"{name} has {len(own)} rows of {width}, {len(bias)} biases")
+                raise ValueError(f"{len(own)} rows of {width} features, {len(bias)} biases")
         norm = None if content["norm"] is None else vector(content, "norm")
         if norm is not None and len(norm) != width:
             raise ValueError(f"norm has {len(norm)} features, yes {width}")
@@ -115,4 +115,4 @@ class AnswerScorer(Scorer):
         number = fields.whole(content["num_prompts"], "num_prompts", MAX_PROMPTS)
         if epsilon < 0 or not number:
             raise ValueError(f"epsilon is {epsilon}, num_prompts {number}")
-        return cls(*rows, *biases, norm, epsilon, number)
+        return cls(yes, no, yes_bias, no_bias, norm, epsilon, number)
