@@ -108,8 +108,9 @@ def test_differences_are_paired_with_the_papers(table):
     assert (others["auc_difference"] <= others["auc_high"]).all()
     assert others["auc_p_holm"].between(0, 1).all()
     header, first, *_ = table.cells()
-    assert header[-3:] == ["AUC − paper's", "p", "paper"]
-    assert first[-3:] == ["–", "–", ""]
+    place = header.index("AUC − paper's")
+    assert header[place + 1] == "p"
+    assert first[place : place + 2] == ["–", "–"]
 
 
 def test_what_the_taps_do_not_allow_is_said(tmp_path):
