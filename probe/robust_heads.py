@@ -132,6 +132,7 @@ class _Pairs:
 
     Attributes
     ----------
+    first, second : (pair,) int
     flat : (pair,) int
         Where they are in a flat matrix of samples.
     weights : (pair,) float64
@@ -139,6 +140,8 @@ class _Pairs:
         itself.
     """
 
+    first: np.ndarray
+    second: np.ndarray
     flat: np.ndarray
     weights: np.ndarray
     of_same: float
@@ -147,8 +150,16 @@ class _Pairs:
     def of(cls, is_anomalous: np.ndarray) -> _Pairs:
         first, second = np.triu_indices(len(is_anomalous), 1)
         own = np.where(is_anomalous, 1 / is_anomalous.sum(), -1 / (~is_anomalous).sum())
-        flat = first * len(is_anomalous) + second
-        return cls(flat, 2 * own[first] * own[second], float((own**2).sum()))
+        flat = first * len(own) + second
+        return cls(first, second, flat, 2 * own[first] * own[second], float((own**2).sum()))
+
+    def squared_distances(self, gram: np.ndarray) -> np.ndarray:
+        """Of all pairs, by (sample, sample) products: (pair,) float64."""
+        norms = np.diagonal(gram)
+        squared = norms[self.first]
+        squared += norms[self.second]
+        squared -= 2 * gram.ravel()[self.flat]
+        return np.maximum(squared, 0, out=squared)
 
 
 def _criteria(states: np.ndarray, is_anomalous: np.ndarray, pairs: _Pairs) -> list[float]:
@@ -161,12 +172,12 @@ def _criteria(states: np.ndarray, is_anomalous: np.ndarray, pairs: _Pairs) -> li
     centred = [one - mean for one, mean in zip(classes, means, strict=True)]
     scatters = [one.T @ one for one in centred]
     difference = means[1] - means[0]
-    squared = _squared_distances(own)
+    gram = own @ own.T
     return [
         _lda(scatters[0] + scatters[1], difference),
         _kl_divergence([*map(_ledoit_wolf, centred, scatters)], difference),
-        _mmd(squared, pairs),
-        _nmi(_two_means(squared), is_anomalous),
+        _mmd(pairs.squared_distances(gram), pairs),
+        _nmi(_two_means(gram), is_anomalous),
     ]
 
 
@@ -197,61 +208,52 @@ def _kl_divergence(covariances: list[np.ndarray], difference: np.ndarray) -> flo
     # A head that gives one and the same vector has a covariance of 0 and no inverse.
     if min(map(np.trace, covariances)) <= 0:
         return 0.0
-    first, second = map(_inverse, covariances)
-    traces = np.vdot(second, covariances[0]) + np.vdot(first, covariances[1])
-    between = difference @ (first + second) @ difference
-    return float(0.5 * (traces - 2 * len(difference) + between))
+    total = -2.0 * len(difference)
+    for one, other in (covariances, covariances[::-1]):
+        lower = _lower_inverse(one)
+        # Both are symmetric: what lies below the diagonal counts twice.
+        diagonal = np.diagonal(lower)
+        total += 2 * np.vdot(lower.T, other) - diagonal @ np.diagonal(other)
+        total += 2 * (difference @ lower @ difference) - diagonal @ difference**2
+    return float(0.5 * total)
 
 
-def _inverse(covariance: np.ndarray) -> np.ndarray:
-    """Invert a positive definite matrix; one that rounding has made indefinite, as far as it is."""
+def _lower_inverse(covariance: np.ndarray) -> np.ndarray:
+    """Invert a positive definite matrix, or what rounding has made of it; 0 above the diagonal."""
     factor, failed = lapack.dpotrf(covariance, lower=True)
     if failed:
-        return np.linalg.pinv(covariance, hermitian=True)
-    lower = np.tril(lapack.dpotri(factor, lower=True)[0])
-    return lower + np.tril(lower, -1).T
-
-
-def _squared_distances(centred: np.ndarray) -> np.ndarray:
-    """(sample, feature) → (sample, sample)."""
-    squared = centred @ centred.T
-    norms = np.diagonal(squared).copy()
-    squared *= -2
-    squared += norms
-    squared += norms[:, None]
-    np.maximum(squared, 0, out=squared)
-    squared.flat[:: len(squared) + 1] = 0
-    return squared
+        return np.tril(np.linalg.pinv(covariance, hermitian=True))
+    return lapack.dpotri(factor, lower=True)[0]
 
 
 def _mmd(squared: np.ndarray, pairs: _Pairs) -> float:
     """Squared maximum mean discrepancy, RBF kernel with γ = 1 / (2 · median squared distance)."""
-    distances = squared.ravel()[pairs.flat]
-    median = float(np.median(distances))
+    median = float(np.median(squared))
     if not median > 0:
         return 0.0
-    return float(np.exp(distances / (-2 * median)) @ pairs.weights) + pairs.of_same
+    return float(np.exp(squared / (-2 * median)) @ pairs.weights) + pairs.of_same
 
 
-def _two_means(squared: np.ndarray) -> np.ndarray:
-    """Lloyd's algorithm for two clusters, from distances alone.
+def _two_means(gram: np.ndarray) -> np.ndarray:
+    """Lloyd's algorithm for two clusters, from products of centred samples alone.
 
     Returns
     -------
     (sample,) bool
         Whether a sample is in the second cluster.
     """
+    norms = np.diagonal(gram)
     # Farthest from the mean, and farthest from that one.
-    first = int(squared.mean(axis=1).argmax())
-    second = int(squared[first].argmax())
-    is_second = squared[second] < squared[first]
+    first = int(norms.argmax())
+    second = int((norms - 2 * gram[first]).argmax())
+    is_second = norms[second] - 2 * gram[second] < norms[first] - 2 * gram[first]
     for _ in range(MAX_ROUNDS):
         weights = np.stack([~is_second, is_second]).astype(float)
         weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1)
-        # ‖x − mean‖² = mean of ‖x − y‖² over the cluster − half the mean of ‖y − z‖² within it.
-        to_members = weights @ squared
-        within = np.einsum("cs,cs->c", weights, to_members) / 2
-        again = to_members[1] - within[1] < to_members[0] - within[0]
+        # ‖x − m‖² = ‖x‖² − 2 x·m + ‖m‖², and ‖x‖² is the same for both means.
+        products = weights @ gram
+        squares = np.einsum("cs,cs->c", weights, products)
+        again = squares[1] - 2 * products[1] < squares[0] - 2 * products[0]
         if (again == is_second).all():
             break
         is_second = again
