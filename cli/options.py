@@ -447,7 +447,8 @@ Layers = Annotated[
 LayersFrom = Annotated[
     Path | None,
     typer.Option(
-        metavar="PROBE.json", help="Keep the layers that this probe reads, instead of --layers."
+        metavar="PROBE.json",
+        help="Keep the layers, taps and prompts that this probe reads, instead of --layers.",
     ),
 ]
 

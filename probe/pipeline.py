@@ -21,7 +21,15 @@ from hiprobe.probe.probe_config import ProbeConfig
 from hiprobe.probe.trained import calibrate
 from hiprobe.store import FeatureStore, HiProbeError, Probe
 
-__all__ = ["METHODS", "ProbeConfig", "calibrate", "layers_above_0", "measure_layers", "run_probe"]
+__all__ = [
+    "METHODS",
+    "UNTRAINED",
+    "ProbeConfig",
+    "calibrate",
+    "layers_above_0",
+    "measure_layers",
+    "run_probe",
+]
 
 # The configuration, the store, and what to call with (layers done, layers).
 Method = Callable[[ProbeConfig, FeatureStore, Callable[[int, int], None]], Probe]
@@ -32,6 +40,8 @@ METHODS: dict[str, Method] = {
     "answers": answers_probe,
     "ordinal": ordinal_probe,
 }
+# They read what the model itself says: no draw of training videos changes it.
+UNTRAINED = ("answers", "ordinal")
 
 
 def run_probe(

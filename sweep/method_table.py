@@ -22,7 +22,8 @@ from hiprobe.evaluate.metrics import Ranking
 from hiprobe.evaluate.refine import Refinement
 from hiprobe.evaluate.scored import ScoredSegments
 from hiprobe.evaluate.test_set import TestSet
-from hiprobe.probe.pipeline import METHODS, ProbeConfig, run_probe
+from hiprobe.probe.answers import SEVERITY, severity_prompts
+from hiprobe.probe.pipeline import METHODS, UNTRAINED, ProbeConfig, run_probe
 from hiprobe.store import FeatureStore, HiProbeError, Probe
 from hiprobe.store.probe_file import DEFAULT_METHOD
 from hiprobe.store.probe_inputs import has_inputs
@@ -106,11 +107,13 @@ def _settings(store: FeatureStore) -> Iterator[tuple[str, dict[str, Any]]]:
     for tap in store.taps:
         if tap != HIDDEN_STATES:
             yield f"hiprobe, dlsp, {tap}", {"layer": "dlsp", "tap": tap}
-    for prompt in store.prompts[1:]:
+    of_ordinal = set(severity_prompts(store.prompts, SEVERITY).values())
+    for prompt in [one for one in store.prompts[1:] if one not in of_ordinal]:
         yield f"hiprobe, dlsp, prompt {prompt}", {"layer": "dlsp", "prompt": prompt}
     for method in METHODS:
         if method != DEFAULT_METHOD:
-            yield method, {"method": method}
+            whole = {"fraction": 1.0, "num_videos": None} if method in UNTRAINED else {}
+            yield method, {"method": method, **whole}
     if FRAMES_LAST in store.taps:
         yield f"spherical, {FRAMES_LAST}", {"method": "spherical", "tap": FRAMES_LAST}
 
