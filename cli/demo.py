@@ -27,6 +27,7 @@ def demo(
 
     require_extract()
     from hiprobe.demo.inputs import DemoInputs
+    from hiprobe.extract.config import DEFAULT_PROMPT
 
     started = time.monotonic()
     inputs = DemoInputs(out, seed)
@@ -35,12 +36,16 @@ def demo(
     manifest, store = out / "manifest.csv", out / "features.zarr"
     probe, results = out / "probe.json", out / "results"
     labels = ["--annotations", inputs.annotations]
+    # All that one pass gives, so that methods can be compared. The model has learned both prompts.
+    taps = ["--taps", "heads,frames_mean,frames_last"]
+    taps += ["--prompt", DEFAULT_PROMPT, "--prompt", "open=What happens in this video?"]
     for command in (
         ["manifest", "folder", inputs.videos, *labels, "--out", manifest],
-        ["extract", manifest, store, "--model", inputs.model, "--thumbnails"],
+        ["extract", manifest, store, "--model", inputs.model, "--thumbnails", *taps],
         ["probe", store, probe],
         ["evaluate", store, probe, results],
         ["layers", store, results / "layers"],
+        ["table", "methods", store, "--out", results / "methods"],
         ["explain", store, results, "--model", inputs.model, "--which", "anomalous"],
     ):
         _run([str(part) for part in command])
