@@ -45,6 +45,7 @@ def extract(
     min_pixels: options.MinPixels = None,
     max_pixels: options.MaxPixels = None,
     fps_shown: options.FpsShown = None,
+    frames_on_device: options.FramesOnDevice = None,
     layers: options.Layers = "all",
     layers_from: options.LayersFrom = None,
     answer: Annotated[
@@ -147,6 +148,7 @@ def extract(
             min_pixels=min_pixels,
             max_pixels=max_pixels,
             fps_shown=fps_shown,
+            frames_on_device=frames_on_device,
             answers=tuple(answer or ()),
         ),
         segment_frames=segment_frames,

@@ -427,6 +427,15 @@ MaxPixels = Annotated[
         "(602112).",
     ),
 ]
+FramesOnDevice = Annotated[
+    bool | None,
+    typer.Option(
+        "--frames-on-device/--frames-on-cpu",
+        help="Resize and normalise frames on the model's device, or before they get there; by "
+        "default on a GPU, and as in the store.",
+        show_default=False,
+    ),
+]
 FpsShown = Annotated[
     float | None,
     typer.Option(
