@@ -70,7 +70,7 @@ def with_stores_taps(config: BackboneConfig, store: OpenedStore) -> BackboneConf
         A name is the store's for another text.
     """
     own_name, own_text = store.attributes.get("prompt_name"), store.attributes.get("prompt")
-    known = further_texts(store)
+    known = texts_of([one.tap for one in store.states.values()])
     first, texts = own_text or config.prompt, dict(known)
     for name, text in [(config.prompt_name, config.prompt), *config.further_prompts]:
         if name in ("", own_name) or (text == own_text and name not in known):
@@ -111,11 +111,6 @@ def with_probes_taps(
         taps=further_taps({*config.taps, *(one.tap for one in read)}),
         further_prompts=tuple({**dict(config.further_prompts), **wanted}.items()),
     )
-
-
-def further_texts(store: OpenedStore) -> dict[str, str]:
-    """Texts of a store's prompts beside the first, by their names."""
-    return texts_of([one.tap for one in store.states.values()])
 
 
 def texts_of(taps: Sequence[Tap]) -> dict[str, str]:
