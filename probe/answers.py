@@ -19,9 +19,9 @@ from scipy.special import expit
 from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score
 
-from hiprobe.probe.probe_config import ProbeConfig
+from hiprobe.probe.probe_config import ProbeConfig, refuse_options
 from hiprobe.probe.samples import Samples
-from hiprobe.store import FeatureStore, HiProbeError, Probe, StoreError
+from hiprobe.store import FeatureStore, Probe, StoreError
 from hiprobe.store.answer_rows import Answers
 from hiprobe.store.probe_inputs import Input, check_inputs
 from hiprobe.store.probe_members import Member
@@ -144,12 +144,11 @@ def _answers(config: ProbeConfig, store: FeatureStore) -> Answers:
         "--calibrate": config.calibration is not None,
         "--mil": config.mil > 0,
     }
-    for option, is_wrong in wrong.items():
-        if is_wrong:
-            raise HiProbeError(
-                f"--method {config.method} reads the model's own answer off one layer's hidden "
-                f"states and learns nothing: leave {option} out."
-            )
+    refuse_options(
+        config,
+        wrong,
+        "reads the model's own answer off one layer's hidden states and learns nothing",
+    )
     answers = store.answers
     if answers is None:
         raise StoreError(
