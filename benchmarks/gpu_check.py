@@ -30,6 +30,10 @@ from typing import Any
 
 import torch
 
+import hiprobe.extract  # noqa: F401  # before the others: it quiets what Transformers imports
+
+# isort: split
+
 from benchmarks.full_size_models import SHAPES
 from hiprobe.extract.check_speed import best_of, machine
 

@@ -12,6 +12,7 @@ model writes them. In one run, interleaved, medians over rounds:
 - *sweep*: 30 layers × 10 seeds on a store of every fifth video × 256 features, against a
   scikit-learn loop that reads one .npy file a segment for each experiment, as the usual feature
   dumps are read.
+- *robust heads*: all heads of a layer judged at once against a loop over them (`head_speed`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import zarr
+from head_speed import time_heads
 from memory import peak_bytes
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -292,6 +294,7 @@ def _measure_all(folder: Path, num_layers: int, num_features: int) -> None:
     for way, measured in ways.items():
         print(f"DLSP, {way}: {measured['seconds']:.1f} s, {measured['bytes'] / 1e9:.2f} GB")
     ratios["loop_over_ours_sweep"] = time_sweep(folder)
+    ratios |= time_heads()
     rounded = {name: round(value, 3) for name, value in ratios.items()}
     out = Path("benchmarks/out/probe.json")
     out.parent.mkdir(parents=True, exist_ok=True)

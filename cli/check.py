@@ -32,6 +32,7 @@ def check(
     min_pixels: options.MinPixels = None,
     max_pixels: options.MaxPixels = None,
     fps_shown: options.FpsShown = None,
+    frames_on_device: options.FramesOnDevice = None,
     layers: options.Layers = "all",
     dtype: options.Dtype = "auto",
     device: options.Device = "auto",
@@ -51,6 +52,7 @@ def check(
         model, revision, DEFAULT_PROMPT if prompt is None else prompt,
         layers=layers, dtype=dtype, device=device, attention=attention, load_in=load_in,
         min_pixels=min_pixels, max_pixels=max_pixels, fps_shown=fps_shown,
+        frames_on_device=frames_on_device,
     )  # fmt: skip
     config = CheckConfig(backbone, tuple(videos or ()), manifest, segment_frames, keyframes)
     with status("checking") as on_step:

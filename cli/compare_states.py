@@ -40,6 +40,9 @@ def compare_states(
     _print_layers(found)
     for one in found["readings"]:
         _print_reading(one)
+    if found["readings"]:
+        num_videos = found["readings"][0]["num_test_videos"]
+        say(f"in brackets: 95 % of paired resamples of {num_videos} test videos")
     warn(found["warnings"])
 
 
@@ -60,9 +63,14 @@ def _print_layers(found: dict[str, Any]) -> None:
 
 def _print_reading(one: dict[str, Any]) -> None:
     layers = [",".join(map(str, own)) for own in one["layers"]]
-    low, high = one["interval"]
     say(
         f"{one['rule']}: reads layers {layers[0]} of the first and {layers[1]} of the second; test "
-        f"AUC {one['auc'][0]:.4f} and {one['auc'][1]:.4f}, {one['difference']:+.4f} "
-        f"({low:+.4f} to {high:+.4f} in 95 % of resamples of {one['num_test_videos']} videos)"
+        f"AUC {_difference(one['by_rule'])}"
     )
+    if layers[0] != layers[1]:
+        say(f"  layers {layers[0]} of both: {_difference(one['same_layers'])}")
+
+
+def _difference(found: dict[str, Any]) -> str:
+    (one, two), (low, high) = found["auc"], found["interval"]
+    return f"{one:.4f} and {two:.4f}, {found['difference']:+.4f} ({low:+.4f} to {high:+.4f})"

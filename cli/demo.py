@@ -29,7 +29,6 @@ def demo(
     from hiprobe.demo.inputs import DemoInputs
     from hiprobe.demo.questions import INCIDENTS, question
     from hiprobe.extract.config import DEFAULT_PROMPT
-    from hiprobe.store.taps import HIDDEN_STATES, TAPS
 
     started = time.monotonic()
     inputs = DemoInputs(out, seed)
@@ -38,22 +37,12 @@ def demo(
     manifest, store = out / "manifest.csv", out / "features.zarr"
     probe, results = out / "probe.json", out / "results"
     labels = ["--annotations", inputs.annotations]
-    # All that one pass gives: its methods are compared at the end.
-    taps = ",".join(tap for tap in TAPS if tap != HIDDEN_STATES)
-    prompts = ["--prompt", DEFAULT_PROMPT, "--prompt", f"incident={question(INCIDENTS)}"]
+    # All that one pass gives, so that methods can be compared. The model has learned both prompts.
+    taps = ["--taps", "heads,frames_mean,frames_last"]
+    taps += ["--prompt", DEFAULT_PROMPT, "--prompt", f"incident={question(INCIDENTS)}"]
     for command in (
         ["manifest", "folder", inputs.videos, *labels, "--out", manifest],
-        [
-            "extract",
-            manifest,
-            store,
-            "--model",
-            inputs.model,
-            "--thumbnails",
-            "--taps",
-            taps,
-            *prompts,
-        ],
+        ["extract", manifest, store, "--model", inputs.model, "--thumbnails", *taps],
         ["probe", store, probe],
         ["evaluate", store, probe, results],
         ["layers", store, results / "layers"],

@@ -45,6 +45,7 @@ def extract(
     min_pixels: options.MinPixels = None,
     max_pixels: options.MaxPixels = None,
     fps_shown: options.FpsShown = None,
+    frames_on_device: options.FramesOnDevice = None,
     layers: options.Layers = "all",
     layers_from: options.LayersFrom = None,
     answer: Annotated[
@@ -119,8 +120,9 @@ def extract(
     require_extract()
     from hiprobe.cli import extract_progress
     from hiprobe.extract.config import BackboneConfig, ExtractConfig
-    from hiprobe.extract.prompts import as_asked, parse_prompts
+    from hiprobe.extract.prompts import as_asked, parse_prompts, with_probes_taps
     from hiprobe.extract.settings import as_in_store
+    from hiprobe.store import Probe
 
     try:
         prompts = parse_prompts(prompt or [])
@@ -146,6 +148,7 @@ def extract(
             min_pixels=min_pixels,
             max_pixels=max_pixels,
             fps_shown=fps_shown,
+            frames_on_device=frames_on_device,
             answers=tuple(answer or ()),
         ),
         segment_frames=segment_frames,
@@ -166,7 +169,11 @@ def extract(
         parity=parity,
         layers_from=layers_from,
     )
-    config = replace(config, backbone=as_asked(config.backbone, prompts))
+    backbone = as_asked(config.backbone, prompts)
+    if layers_from is not None:
+        probe = Probe.load(layers_from)
+        backbone = with_probes_taps(backbone, probe, probe.inputs_of_all_draws)
+    config = replace(config, backbone=backbone)
     config = as_in_store(config, _given(context))
     if dry_run:
         extract_progress.print_dry_run(config)

@@ -16,7 +16,7 @@ import typer
 from hiprobe.store.scorers import SCORERS, is_name
 
 NumberKind = type[int] | type[float]
-METHODS = ("hiprobe", "robust-heads", "spherical")
+METHODS = ("hiprobe", "robust-heads", "spherical", "answers", "ordinal")
 LAYER_RULES = (
     "dlsp",
     "last",
@@ -245,7 +245,8 @@ Method = Annotated[
         parser=_method,
         metavar="METHOD",
         help=f"Make the probe by this method, of {', '.join(METHODS)}: the paper's; on attention "
-        "heads of two prompts or more, HeadHunt-VAD's; prototypes on the sphere, SphereVAD's.",
+        "heads of two prompts or more, HeadHunt-VAD's; prototypes on the sphere, SphereVAD's; and "
+        "without any label the model's own p(yes), or its mean over prompts NAME-10 to NAME-100.",
     ),
 ]
 Tap = Annotated[
@@ -426,6 +427,15 @@ MaxPixels = Annotated[
         "(602112).",
     ),
 ]
+FramesOnDevice = Annotated[
+    bool | None,
+    typer.Option(
+        "--frames-on-device/--frames-on-cpu",
+        help="Resize and normalise frames on the model's device, or before they get there; by "
+        "default on a GPU, and as in the store.",
+        show_default=False,
+    ),
+]
 FpsShown = Annotated[
     float | None,
     typer.Option(
@@ -446,7 +456,8 @@ Layers = Annotated[
 LayersFrom = Annotated[
     Path | None,
     typer.Option(
-        metavar="PROBE.json", help="Keep the layers that this probe reads, instead of --layers."
+        metavar="PROBE.json",
+        help="Keep the layers, taps and prompts that this probe reads, instead of --layers.",
     ),
 ]
 

@@ -140,6 +140,8 @@ def _threshold(result: Probe) -> str:
             f"{threshold['value']:.4f}: {threshold['target_far']:g} of {threshold['num_segments']} "
             "held-out normal segments lie above"
         )
+    if threshold.get("kind") == "even-odds":
+        return f"{threshold['value']:.4f}: yes is as likely as no"
     mean, kappa, std = (threshold[name] for name in ("mean", "kappa", "std"))
     return f"{threshold['value']:.4f} = {mean:.4f} + {kappa:g} · {std:.4f}"
 

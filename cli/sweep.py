@@ -54,6 +54,8 @@ def sweep(
     samples_per_video: options.SamplesPerVideo = 1,
     rules: options.Rules = None,
     mil: options.Mil = 0,
+    tap: options.Tap = None,
+    prompt: options.PromptName = "",
     target_far: Annotated[
         Any,
         options.numbers(
@@ -97,6 +99,8 @@ def sweep(
         mil=mil,
         target_fars=target_far or (),
         allow_overlap=allow_overlap,
+        tap=tap or "hidden_states",
+        prompt=prompt,
     )
     warnings: list[str] = []
     with progress("layers", stays=True) as on_task:

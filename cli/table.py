@@ -11,7 +11,8 @@ from hiprobe.cli import options
 from hiprobe.cli.output import progress, say, terminal
 from hiprobe.store.scorers import DEFAULT_L2
 
-NUM_COLUMNS = 4  # of the metrics: a terminal is narrow; the files hold all
+# Of the metrics, where rows are compared and elsewhere: a terminal is narrow; the files hold all.
+NUM_COMPARED, NUM_COLUMNS = 2, 4
 
 
 def table(
@@ -59,6 +60,7 @@ def table(
     from rich.table import Table
 
     from hiprobe.sweep.latex import write_latex
+    from hiprobe.sweep.layout import TOTAL_ERROR
     from hiprobe.sweep.pipeline import SweepConfig
     from hiprobe.sweep.tables import METRICS, TABLES, TableConfig
 
@@ -76,12 +78,18 @@ def table(
     )
     with progress("layers", stays=True) as on_task:
         made = TABLES[kind](stores, TableConfig(out, sweep, workers, on_task))
-    header, *rows = made.cells(METRICS[:NUM_COLUMNS])
+    is_compared = kind == "methods"
+    header, *rows = made.cells(METRICS[: NUM_COMPARED if is_compared else NUM_COLUMNS])
+    # Differences with their intervals are long: there the settings' names give way, and the error.
+    kept = [at for at, name in enumerate(header) if not (is_compared and name == TOTAL_ERROR)]
     shown = Table()
-    for column, name in enumerate(header):
-        shown.add_column(name, no_wrap=not column)
+    for at in kept:
+        is_name = at == 0
+        shown.add_column(
+            header[at], no_wrap=is_name and not is_compared, min_width=18 * is_name * is_compared
+        )
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*(row[at] for at in kept))
     terminal().print(shown)
     for note in made.notes:
         say(note, style="dim")

@@ -27,6 +27,7 @@ from hiprobe.store.localization import DEFAULT_SIGMA
 from hiprobe.store.probe_inputs import has_inputs
 from hiprobe.store.probe_members import Member, check_members, layer_list, read_logits, scores_of
 from hiprobe.store.provenance import Purpose
+from hiprobe.store.scorers.answer_scorer import AnswerScorer
 from hiprobe.store.train_test_overlap import check_overlap, files_of, files_trained_on
 
 LAST_LAYER = "last_layer"
@@ -152,11 +153,20 @@ def run_evaluate(
 
 def _compared(probe: Probe, store: FeatureStore, test: TestSet) -> dict[str, Member]:
     """Scorers to hold the result against: a store of few layers or taps may lack what they read."""
-    listed = dict(probe.controls)
+    listed = {**_own_answer(store), **probe.controls}
     if probe.baseline is not None:
         listed = {LAST_LAYER: probe.baseline, **listed}
     ids = list(test.videos.index)
     return {name: one for name, one in listed.items() if has_inputs(store, one.inputs, ids)}
+
+
+def _own_answer(store: FeatureStore) -> dict[str, Member]:
+    """p(yes) of the last layer, where the store can tell: what the model says without a probe."""
+    answers = store.answers
+    if answers is None or not answers.has_yes_and_no:
+        return {}
+    last = answers.num_layers
+    return {"p_yes": Member.of(last, AnswerScorer.of(answers, last))}
 
 
 def _refiner(refinement: Refinement | None, test: TestSet) -> Callable[[np.ndarray], np.ndarray]:

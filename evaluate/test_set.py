@@ -22,6 +22,7 @@ from hiprobe.store import FeatureStore, HiProbeError, ManifestError, StoreError
 from hiprobe.store.ground_truth import anomalous_frame_counts
 from hiprobe.store.labels import labelled_videos
 from hiprobe.store.localization import DEFAULT_SIGMA, smooth
+from hiprobe.store.probe_inputs import MAX_ROWS
 from hiprobe.store.taps import HIDDEN_STATES
 from hiprobe.store.windows import COLUMNS
 
@@ -217,7 +218,7 @@ class TestSet:
             )
 
     def states(
-        self, layer: int, *, tap: str = HIDDEN_STATES, prompt: str = ""
+        self, layer: int, *, tap: str = HIDDEN_STATES, prompt: str = "", max_rows: int = MAX_ROWS
     ) -> Iterator[np.ndarray]:
         """Read one layer of the store, of a tap and a prompt, some videos at a time.
 
@@ -227,7 +228,8 @@ class TestSet:
             One after the other, they are the segments that `score` takes scores of.
         """
         assert self.store is not None, "a test set of a manifest has no states"
-        for _, states in self.store.iter_layer(layer, self.videos.index, tap=tap, prompt=prompt):
+        ids = self.videos.index
+        for _, states in self.store.iter_layer(layer, ids, max_rows, tap=tap, prompt=prompt):
             yield states
 
     def score(

@@ -124,12 +124,12 @@ class Backbone:
                 f"{config.model}: no layer {beyond[0]}; it has layers 0 (embedding) to {last}."
             )
         self.num_features = int(decoder.config.hidden_size)
-        # Before the hooks come on.
-        self.answers = read_answers(config.answers, folder, model, decoder, processor.tokenizer)
         self._text, *further = (
             prompt_text(replace(config, prompt=text), processor)
             for text in (config.prompt, *(text for _, text in config.further_prompts))
         )
+        # After the tokenizer has been found to be one, and before the hooks come on.
+        self.answers = read_answers(config.answers, folder, model, decoder, processor.tokenizer)
         self._pass = ForwardPass(model, self.layers, config, processor, [self._text, *further])
         if config.compile:
             compile_blocks(model, decoder)

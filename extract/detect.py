@@ -20,7 +20,7 @@ from hiprobe.extract.backbone import Backbone, States
 from hiprobe.extract.config import BackboneConfig
 from hiprobe.extract.generation import MAX_NEW_TOKENS, Describer
 from hiprobe.extract.overlap import read_ahead
-from hiprobe.extract.prompts import further_taps, texts_of
+from hiprobe.extract.prompts import with_probes_taps
 from hiprobe.extract.recipe import Recipe, compare_with_model
 from hiprobe.extract.video import SegmentReader, VideoInfo, inspect_video
 from hiprobe.store import HiProbeError, Probe
@@ -29,7 +29,7 @@ from hiprobe.store.probe_inputs import Input
 from hiprobe.store.provenance import Difference, Purpose
 from hiprobe.store.results import Interval
 from hiprobe.store.single_files import write_json
-from hiprobe.store.taps import HIDDEN_STATES, array_name, taps_of
+from hiprobe.store.taps import HIDDEN_STATES, array_name
 from hiprobe.store.windows import COLUMNS, window_record
 
 SEGMENTS_AHEAD, BYTES_AHEAD = 4, 2**29
@@ -219,14 +219,11 @@ def load_probes_backbone(config: DetectConfig, probe: Probe) -> tuple[Backbone, 
     # Others need libraries, or a GPU, that need not be here.
     if attention == "auto" and origin.model.attention in ("eager", "sdpa"):
         attention = origin.model.attention
-    prompts = {one.prompt for one in probe.inputs}
-    texts = texts_of([*taps_of(origin.attributes).values()])
+    asked = Recipe.of(origin, config.probe).fill(config.backbone)
     backbone = Backbone(
         replace(
-            Recipe.of(origin, config.probe).fill(config.backbone),
+            with_probes_taps(asked, probe, probe.inputs),
             layers=probe.layers_read,
-            taps=further_taps({one.tap for one in probe.inputs}),
-            further_prompts=tuple((name, texts[name]) for name in texts if name in prompts),
             dtype=dtype,
             attention=attention,
         )

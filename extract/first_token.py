@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,16 +22,9 @@ class FirstTokenTap:
         self._layers = list(layers)
         last = len(decoder.layers)
         # One block stays even for layer 0 alone: what enters it is the embedding output.
-        blocks = decoder.layers = decoder.layers[: max(1, *self._layers)]
+        decoder.layers = decoder.layers[: max(1, *self._layers)]
         for index in self._layers:
-            if index == 0:
-                # Vision features replace the placeholders' embeddings only after `embed_tokens`, so
-                # the embedding output is caught where it enters the decoder.
-                blocks[0].register_forward_pre_hook(self._keep_input, with_kwargs=True)
-            else:
-                # Transformers shows the last layer after the final norm, and only there.
-                module = decoder.norm if index == last else blocks[index - 1]
-                module.register_forward_hook(self._keep_output(index))
+            on_residual_stream(decoder, index, last, partial(self._keep, index))
 
     def take(self) -> torch.Tensor:
         """States of the pass just made: (layer, segment, feature); forgets them."""
@@ -42,21 +36,41 @@ class FirstTokenTap:
         """Forget the states of a pass that has failed."""
         self._captured.clear()
 
-    # Both keep a copy: a slice would hold the memory of the whole sequence until the pass ends.
-    # Batches are left-padded, so position -1 is the last prompt token of each segment.
+    def _keep(self, index: int, hidden: torch.Tensor) -> None:
+        # A copy: a slice would hold the memory of the whole sequence until the pass ends. Batches
+        # are left-padded, so position -1 is the last prompt token of each segment.
+        self._captured[index] = hidden[:, -1].clone()
 
-    def _keep_input(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        hidden = args[0] if args else kwargs["hidden_states"]
-        self._captured[0] = hidden[:, -1].clone()
 
-    def _keep_output(self, index: int) -> Any:
-        """Make the hook of a layer; some models' layers give a tuple, states first."""
+def on_residual_stream(
+    decoder: Any, index: int, last: int, keep: Callable[[torch.Tensor], None]
+) -> None:
+    """Let a function see a layer's (segment, position, feature) states in each pass.
 
-        def hook(module: Any, args: Any, output: Any) -> None:
-            hidden = output[0] if isinstance(output, tuple) else output
-            self._captured[index] = hidden[:, -1].clone()
-
-        return hook
+    Parameters
+    ----------
+    decoder : Transformers language model
+        Layers above the highest wanted one may have been dropped.
+    index : int
+        As of `FirstTokenTap`.
+    last : int
+        Number of layers of the whole model.
+    keep : callable
+    """
+    if index == 0:
+        # Vision features replace the placeholders' embeddings only after `embed_tokens`, so the
+        # embedding output is caught where it enters the decoder.
+        decoder.layers[0].register_forward_pre_hook(
+            lambda module, args, kwargs: keep(args[0] if args else kwargs["hidden_states"]),
+            with_kwargs=True,
+        )
+    else:
+        # Transformers shows the last layer after the final norm, and only there. Some models'
+        # layers give a tuple, states first.
+        module = decoder.norm if index == last else decoder.layers[index - 1]
+        module.register_forward_hook(
+            lambda module, args, output: keep(output[0] if isinstance(output, tuple) else output)
+        )
 
 
 def cut_top_block(decoder: Any) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 from hiprobe.extract.config import BackboneConfig
-from hiprobe.store import StoreError
+from hiprobe.store import Probe, StoreError
 from hiprobe.store.opened import OpenedStore
-from hiprobe.store.taps import HIDDEN_STATES, NAME, TAPS, Tap
+from hiprobe.store.probe_inputs import Input
+from hiprobe.store.taps import HIDDEN_STATES, NAME, TAPS, Tap, taps_of
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def with_stores_taps(config: BackboneConfig, store: OpenedStore) -> BackboneConf
         A name is the store's for another text.
     """
     own_name, own_text = store.attributes.get("prompt_name"), store.attributes.get("prompt")
-    known = further_texts(store)
+    known = texts_of([one.tap for one in store.states.values()])
     first, texts = own_text or config.prompt, dict(known)
     for name, text in [(config.prompt_name, config.prompt), *config.further_prompts]:
         if name in ("", own_name) or (text == own_text and name not in known):
@@ -90,9 +91,26 @@ def with_stores_taps(config: BackboneConfig, store: OpenedStore) -> BackboneConf
     )
 
 
-def further_texts(store: OpenedStore) -> dict[str, str]:
-    """Texts of a store's prompts beside the first, by their names."""
-    return texts_of([one.tap for one in store.states.values()])
+def with_probes_taps(
+    config: BackboneConfig, probe: Probe, inputs: Iterable[Input]
+) -> BackboneConfig:
+    """Ask for what a probe reads beside ``hidden_states`` of the first prompt, too.
+
+    Parameters
+    ----------
+    config : BackboneConfig
+    probe : Probe
+    inputs : iterable of Input
+        Its own, or those of all its draws.
+    """
+    read = tuple(inputs)
+    texts = texts_of([*taps_of(probe.origin.attributes).values()])
+    wanted = {name: text for name, text in texts.items() if name in {one.prompt for one in read}}
+    return replace(
+        config,
+        taps=further_taps({*config.taps, *(one.tap for one in read)}),
+        further_prompts=tuple({**dict(config.further_prompts), **wanted}.items()),
+    )
 
 
 def texts_of(taps: Sequence[Tap]) -> dict[str, str]:

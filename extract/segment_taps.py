@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
+from hiprobe.extract.first_token import on_residual_stream
 from hiprobe.store import ModelError
 from hiprobe.store.taps import FRAMES_LAST, FRAMES_MEAN, HEADS, Tap
 
@@ -57,13 +59,9 @@ class SegmentTaps:
                 if tap.tap == HEADS:
                     projection = decoder.layers[index - 1].self_attn.o_proj
                     projection.register_forward_pre_hook(self._keep_heads(index))
-                elif index == 0:
-                    decoder.layers[0].register_forward_pre_hook(
-                        self._keep_input(tap.tap), with_kwargs=True
-                    )
                 else:
-                    module = decoder.norm if index == num_layers else decoder.layers[index - 1]
-                    module.register_forward_hook(self._keep_output(tap.tap, index))
+                    keep = partial(self._keep_frames, tap.tap, index)
+                    on_residual_stream(decoder, index, num_layers, keep)
 
     @property
     def needs_all_positions(self) -> bool:
@@ -136,18 +134,6 @@ class SegmentTaps:
     def _keep_heads(self, index: int) -> Any:
         def hook(module: Any, args: tuple[Any, ...]) -> None:
             self._captured[HEADS, index] = args[0][:, -1].clone()
-
-        return hook
-
-    def _keep_input(self, name: str) -> Any:
-        def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._keep_frames(name, 0, args[0] if args else kwargs["hidden_states"])
-
-        return hook
-
-    def _keep_output(self, name: str, index: int) -> Any:
-        def hook(module: Any, args: Any, output: Any) -> None:
-            self._keep_frames(name, index, output[0] if isinstance(output, tuple) else output)
 
         return hook
 

@@ -7,7 +7,8 @@ pass over its own few tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -54,28 +55,43 @@ def run_prompts(
         for name, value in inputs.items()
     }
     cache = DynamicCache(config=model.config.get_text_config())
-    model(**shared, past_key_values=cache, use_cache=True)
+    with _positions_of(model) as given:
+        model(**shared, past_key_values=cache, use_cache=True)
     on_prefix()
     for number, tokens in enumerate(suffixes):
         own = torch.tensor([tokens], device=inputs["input_ids"].device).expand(whole[0], -1)
         mask = torch.cat([shared["attention_mask"], torch.ones_like(own)], dim=1)
         is_last = number == len(suffixes) - 1
         kept, restore = (cache, lambda: None) if is_last else _kept(cache, len(tokens))
-        positions = _positions(model, mask, len(tokens))
+        positions = _positions_behind(given[0], len(tokens))
         model(input_ids=own, attention_mask=mask, past_key_values=kept, use_cache=True, **positions)
         on_prompt(number)
         restore()
 
 
-def _positions(model: Any, mask: torch.Tensor, num_own: int) -> Inputs:
-    """Where the last tokens are, for models that do not count on from the cache's length: Qwen's.
+@contextmanager
+def _positions_of(model: Any) -> Iterator[list[torch.Tensor | None]]:
+    """Note the positions that the language model is given."""
+    given: list[torch.Tensor | None] = []
+    hook = model.language_model.register_forward_pre_hook(
+        lambda module, args, kwargs: given.append(kwargs.get("position_ids")), with_kwargs=True
+    )
+    try:
+        yield given
+    finally:
+        hook.remove()
 
-    Theirs go on behind the greatest position in the video, which the pass over it has found out.
+
+def _positions_behind(given: torch.Tensor | None, num_own: int) -> Inputs:
+    """Where a prompt's own tokens are, for models with positions in space: Qwen's.
+
+    Others count on from the cache's length. These go on behind what is shared, whose last token is
+    text; not behind the greatest position, which may be that of a frame.
     """
-    if (deltas := getattr(model, "rope_deltas", None)) is None:
+    if given is None or given.ndim < 3:
         return {}
-    behind = mask.long().cumsum(dim=1)[:, -num_own:] - 1 + deltas
-    return {"position_ids": behind.expand(3, *behind.shape)}
+    own = torch.arange(1, num_own + 1, device=given.device)
+    return {"position_ids": given[..., -1:] + own}
 
 
 def _kept(cache: Cache, num_own: int) -> tuple[Cache, Callable[[], None]]:

@@ -120,16 +120,15 @@ class _Request:
 
     def ended(self, num_decoded: int) -> Segment:
         """Make the segment, of a video of which so many frames have been decoded."""
-        kept = np.clip(self._wanted, self.begin, max(self.begin, num_decoded - 1))
+        kept, begin = np.minimum(self._wanted, num_decoded - 1), min(self.begin, num_decoded - 1)
         start, stop = self.frames
-        window = self._window
-        if window is not None:
-            window = (self.begin, max(self.begin + 1, min(window[1], num_decoded)))
+        # A narrow window may lie behind the end: the last frame is what there is of it.
+        window = self._window and (begin, min(self._window[1], num_decoded))
         return Segment(
             index=self._index,
             start_frame=start,
             stop_frame=min(stop, num_decoded),
-            frame_indices=tuple((kept - self.begin).tolist()),
+            frame_indices=tuple((kept - begin).tolist()),
             keyframes=self._keyframes,
             window=window,
         )

@@ -43,7 +43,10 @@ def run_repeats(
     HiProbeError
         As `run_probe`; or there are fewer different draws than are asked for.
     """
-    seeds = list(islice(_different_seeds(config, num_draws), num_draws))
+    # One draw differs from no other; and there are methods that draw nothing.
+    seeds = [config.seed]
+    if num_draws > 1:
+        seeds = list(islice(_different_seeds(config, num_draws), num_draws))
     if len(seeds) < num_draws:
         raise HiProbeError(
             f"{config.store}: {num_draws} repeats were asked for, and only {len(seeds)} "

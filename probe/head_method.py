@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from hiprobe.probe.fit import Fit, fit_members
-from hiprobe.probe.probe_config import ProbeConfig
+from hiprobe.probe.probe_config import ProbeConfig, refuse_options
 from hiprobe.probe.robust_heads import HeadSaliency, judge_heads
 from hiprobe.probe.samples import Samples
 from hiprobe.probe.trained import Recipe, trained_probe
@@ -68,12 +68,11 @@ def _check_options(config: ProbeConfig) -> None:
         f"--layer {config.layer}": isinstance(config.layer, str),
         "--mil": config.mil > 0,
     }
-    for option, is_wrong in wrong.items():
-        if is_wrong:
-            raise HiProbeError(
-                f"--method robust-heads chooses heads of all layers, or of those given by number, "
-                f"on the samples as they are: leave {option} out."
-            )
+    refuse_options(
+        config,
+        wrong,
+        "chooses heads of all layers, or of those given by number, on the samples as they are",
+    )
 
 
 def _prompts(store: FeatureStore) -> list[str]:

@@ -23,7 +23,7 @@ from hiprobe.probe.folds import folds_by_video
 from hiprobe.probe.multiple_instance import top_segments
 from hiprobe.probe.samples import Samples
 from hiprobe.store import FeatureStore, HiProbeError
-from hiprobe.store.probe_inputs import Keywords, places, read_places, side_by_side
+from hiprobe.store.probe_inputs import ReadKeywords, places, read_places, side_by_side
 
 CALIBRATIONS = ("platt",)
 # For scorers that learn the normal class only, where the paper's rule has no second class.
@@ -110,7 +110,7 @@ def held_out_segments(
 
 
 def _states(
-    store: FeatureStore, video_ids: list[str], layer: int, **keywords: Unpack[Keywords]
+    store: FeatureStore, video_ids: list[str], layer: int, **keywords: Unpack[ReadKeywords]
 ) -> Iterator[np.ndarray]:
     """Read a layer of some videos, some of them at a time."""
     for _, states in store.iter_layer(layer, video_ids, **keywords):

@@ -14,13 +14,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from hiprobe.probe.answers import answers_probe, ordinal_probe
 from hiprobe.probe.head_method import heads_probe
 from hiprobe.probe.layer_method import layers_above_0, layers_probe, measure_layers, spheres_probe
 from hiprobe.probe.probe_config import ProbeConfig
 from hiprobe.probe.trained import calibrate
 from hiprobe.store import FeatureStore, HiProbeError, Probe
 
-__all__ = ["METHODS", "ProbeConfig", "calibrate", "layers_above_0", "measure_layers", "run_probe"]
+__all__ = [
+    "METHODS",
+    "UNTRAINED",
+    "ProbeConfig",
+    "calibrate",
+    "layers_above_0",
+    "measure_layers",
+    "run_probe",
+]
 
 # The configuration, the store, and what to call with (layers done, layers).
 Method = Callable[[ProbeConfig, FeatureStore, Callable[[int, int], None]], Probe]
@@ -28,7 +37,11 @@ METHODS: dict[str, Method] = {
     "hiprobe": layers_probe,
     "robust-heads": heads_probe,
     "spherical": spheres_probe,
+    "answers": answers_probe,
+    "ordinal": ordinal_probe,
 }
+# They read what the model itself says: no draw of training videos changes it.
+UNTRAINED = ("answers", "ordinal")
 
 
 def run_probe(

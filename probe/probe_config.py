@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from hiprobe.probe.layer_rules import DEFAULT_RULE
 from hiprobe.probe.saliency import DEFAULT_BINS
 from hiprobe.probe.samples import Samples, draw_samples
-from hiprobe.store import FeatureStore
+from hiprobe.store import FeatureStore, HiProbeError
 from hiprobe.store.probe_file import DEFAULT_METHOD
 from hiprobe.store.scorers import DEFAULT_L2
 
@@ -94,3 +95,23 @@ class ProbeConfig:
             self.manifest,
             needs_anomalies,
         )
+
+
+def refuse_options(config: ProbeConfig, wrong: Mapping[str, bool], because: str) -> None:
+    """Refuse the first option that a method cannot heed.
+
+    Parameters
+    ----------
+    config : ProbeConfig
+    wrong : mapping of str to bool
+        Whether it was given, by the option as the user knows it.
+    because : str
+        What the method does instead.
+
+    Raises
+    ------
+    HiProbeError
+    """
+    for option, is_given in wrong.items():
+        if is_given:
+            raise HiProbeError(f"--method {config.method} {because}: leave {option} out.")

@@ -1,18 +1,22 @@
 """Which attention heads tell anomalies from the normal, whatever the prompt (HeadHunt-VAD).
 
 After "HeadHunt-VAD: Hunting Robust Anomaly-Sensitive Heads in MLLM for Tuning-Free Video Anomaly
-Detection" (AAAI 2026). All heads of a layer are judged at once; from a loop over heads with
-scikit-learn's and SciPy's functions the numbers differ by rounding only (``tests/probe``), but for
-the 2-means, which begin here where they begin every time: at the two samples that are farthest
-from the mean and from each other.
+Detection" (AAAI 2026). Each head is judged by itself, in the processor's cache, and what criteria
+have in common is computed once; from a loop with scikit-learn's and SciPy's functions the numbers
+differ by rounding only (``tests/probe``), but for the 2-means, which begin here where they begin
+every time: at the two samples that are farthest from the mean and from each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import lapack
+from threadpoolctl import threadpool_limits
 
 CRITERIA = ("lda", "kl_divergence", "mmd", "nmi")
 NUM_HEADS, PENALTY = 5, 0.5
@@ -112,150 +116,159 @@ def head_criteria(states: np.ndarray, is_anomalous: np.ndarray) -> np.ndarray:
     (head, criterion) float64
         `CRITERIA`.
     """
-    by_head = np.ascontiguousarray(states.transpose(1, 0, 2), dtype=np.float64)
-    normal, anomalous = by_head[:, ~is_anomalous], by_head[:, is_anomalous]
-    difference = anomalous.mean(axis=1) - normal.mean(axis=1)
-    squared = _squared_distances(by_head)
-    return np.stack(
-        [
-            _lda(normal, anomalous, difference),
-            _kl_divergence(normal, anomalous, difference),
-            _mmd(squared, is_anomalous),
-            _nmi(_two_means(squared), is_anomalous),
-        ],
-        axis=-1,
-    )
+    pairs = _Pairs.of(is_anomalous)
+
+    def judge(head: int) -> list[float]:
+        return _criteria(states[:, head], is_anomalous, pairs)
+
+    # Matrices as small as a head's gain nothing by BLAS's threads; heads beside each other do.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(os.cpu_count()) as pool:
+        return np.array(list(pool.map(judge, range(states.shape[1]))))
 
 
-def _scatter(samples: np.ndarray) -> np.ndarray:
-    """(head, sample, feature) → (head, feature, feature): sums of products around the mean."""
-    centred = samples - samples.mean(axis=1, keepdims=True)
-    return centred.transpose(0, 2, 1) @ centred
+@dataclass(frozen=True)
+class _Pairs:
+    """Pairs of different samples: the same for all heads.
+
+    Attributes
+    ----------
+    first, second : (pair,) int
+    flat : (pair,) int
+        Where they are in a flat matrix of samples.
+    weights : (pair,) float64
+        With which a kernel counts in the mean discrepancy, and `of_same` that of a sample with
+        itself.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    flat: np.ndarray
+    weights: np.ndarray
+    of_same: float
+
+    @classmethod
+    def of(cls, is_anomalous: np.ndarray) -> _Pairs:
+        first, second = np.triu_indices(len(is_anomalous), 1)
+        own = np.where(is_anomalous, 1 / is_anomalous.sum(), -1 / (~is_anomalous).sum())
+        flat = first * len(own) + second
+        return cls(first, second, flat, 2 * own[first] * own[second], float((own**2).sum()))
+
+    def squared_distances(self, gram: np.ndarray) -> np.ndarray:
+        """Of all pairs, by (sample, sample) products: (pair,) float64."""
+        norms = np.diagonal(gram)
+        squared = norms[self.first]
+        squared += norms[self.second]
+        squared -= 2 * gram.ravel()[self.flat]
+        return np.maximum(squared, 0, out=squared)
 
 
-def _quadratic(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """Each head's ``vᵀ M v``."""
-    return np.einsum("hi,hij,hj->h", vector, matrix, vector, optimize=True)
+def _criteria(states: np.ndarray, is_anomalous: np.ndarray, pairs: _Pairs) -> list[float]:
+    """Judge one head, by (sample, feature) states: what it takes stays in the processor's cache."""
+    own = np.asarray(states, dtype=np.float64)
+    # Around their mean: what is large and alike would cost digits.
+    own = own - own.mean(axis=0)
+    classes = [own[~is_anomalous], own[is_anomalous]]
+    means = [one.mean(axis=0) for one in classes]
+    centred = [one - mean for one, mean in zip(classes, means, strict=True)]
+    scatters = [one.T @ one for one in centred]
+    difference = means[1] - means[0]
+    gram = own @ own.T
+    return [
+        _lda(scatters[0] + scatters[1], difference),
+        _kl_divergence([*map(_ledoit_wolf, centred, scatters)], difference),
+        _mmd(pairs.squared_distances(gram), pairs),
+        _nmi(_two_means(gram), is_anomalous),
+    ]
 
 
-def _lda(normal: np.ndarray, anomalous: np.ndarray, difference: np.ndarray) -> np.ndarray:
+def _lda(within: np.ndarray, difference: np.ndarray) -> float:
     """Fisher's criterion along ``w = (S_w + 10⁻⁶ I)⁺ Δ``: ``(wᵀΔ)² / (wᵀ S_w w)``."""
-    within = _scatter(normal) + _scatter(anomalous)
-    ridged = within + RIDGE * np.eye(within.shape[-1])
-    direction = np.linalg.solve(ridged, difference[..., None])[..., 0]
-    between = np.einsum("hi,hi->h", direction, difference) ** 2
-    along = _quadratic(within, direction)
-    return np.divide(between, along, out=np.zeros_like(between), where=along > 0)
+    direction = np.linalg.solve(within + RIDGE * np.eye(len(within)), difference)
+    along = float(direction @ within @ direction)
+    return float(direction @ difference) ** 2 / along if along > 0 else 0.0
 
 
-def _ledoit_wolf(samples: np.ndarray) -> np.ndarray:
-    """Covariances shrunk as `sklearn.covariance.ledoit_wolf` does, of all heads at once."""
-    _, num_samples, num_features = samples.shape
-    centred = samples - samples.mean(axis=1, keepdims=True)
-    covariance = centred.transpose(0, 2, 1) @ centred / num_samples
-    mean_variance = np.trace(covariance, axis1=1, axis2=2) / num_features
-    fourth = ((centred**2).sum(axis=2) ** 2).sum(axis=1)
-    total = (covariance**2).sum(axis=(1, 2))
+def _ledoit_wolf(centred: np.ndarray, scatter: np.ndarray) -> np.ndarray:
+    """The covariance, shrunk as `sklearn.covariance.ledoit_wolf` does."""
+    num_samples, num_features = centred.shape
+    covariance = scatter / num_samples
+    mean_variance = float(np.trace(covariance)) / num_features
+    total = float(np.vdot(covariance, covariance))
+    fourth = float((np.einsum("ij,ij->i", centred, centred) ** 2).sum())
     beta = (fourth / num_samples - total) / (num_features * num_samples)
     delta = total / num_features - mean_variance**2
-    shrinkage = np.divide(
-        np.minimum(beta, delta), delta, out=np.zeros_like(delta), where=delta > 0
-    )[:, None, None]
-    target = mean_variance[:, None, None] * np.eye(num_features)
-    return (1 - shrinkage) * covariance + shrinkage * target
+    shrinkage = min(beta, delta) / delta if delta > 0 else 0.0
+    covariance *= 1 - shrinkage
+    covariance.flat[:: num_features + 1] += shrinkage * mean_variance
+    return covariance
 
 
-def _kl_divergence(normal: np.ndarray, anomalous: np.ndarray, difference: np.ndarray) -> np.ndarray:
+def _kl_divergence(covariances: list[np.ndarray], difference: np.ndarray) -> float:
     """``KL(N‖A) + KL(A‖N)`` of Gaussians with Ledoit–Wolf covariances; 0 of what is constant."""
-    first, second = _ledoit_wolf(normal), _ledoit_wolf(anomalous)
-    num_features = first.shape[-1]
     # A head that gives one and the same vector has a covariance of 0 and no inverse.
-    varies = np.minimum(*(np.trace(one, axis1=1, axis2=2) for one in (first, second))) > 0
-    result = np.zeros(len(first))
-    first, second, difference = first[varies], second[varies], difference[varies]
-    inverses = np.linalg.inv(first), np.linalg.inv(second)
-    traces = np.einsum("hij,hji->h", inverses[1], first) + np.einsum(
-        "hij,hji->h", inverses[0], second
-    )
-    distances = _quadratic(inverses[0] + inverses[1], difference)
-    result[varies] = 0.5 * (traces - 2 * num_features + distances)
-    return result
+    if min(map(np.trace, covariances)) <= 0:
+        return 0.0
+    total = -2.0 * len(difference)
+    for one, other in (covariances, covariances[::-1]):
+        lower = _lower_inverse(one)
+        # Both are symmetric: what lies below the diagonal counts twice.
+        diagonal = np.diagonal(lower)
+        total += 2 * np.vdot(lower.T, other) - diagonal @ np.diagonal(other)
+        total += 2 * (difference @ lower @ difference) - diagonal @ difference**2
+    return float(0.5 * total)
 
 
-def _squared_distances(samples: np.ndarray) -> np.ndarray:
-    """(head, sample, feature) → (head, sample, sample)."""
-    # Around their mean: what is large and alike would cost digits.
-    centred = samples - samples.mean(axis=1, keepdims=True)
-    products = centred @ centred.transpose(0, 2, 1)
-    norms = np.einsum("hii->hi", products)
-    squared = norms[:, :, None] + norms[:, None, :] - 2 * products
-    np.maximum(squared, 0, out=squared)
-    np.einsum("hii->hi", squared)[:] = 0
-    return squared
+def _lower_inverse(covariance: np.ndarray) -> np.ndarray:
+    """Invert a positive definite matrix, or what rounding has made of it; 0 above the diagonal."""
+    factor, failed = lapack.dpotrf(covariance, lower=True)
+    if failed:
+        return np.tril(np.linalg.pinv(covariance, hermitian=True))
+    return lapack.dpotri(factor, lower=True)[0]
 
 
-def _mmd(squared: np.ndarray, is_anomalous: np.ndarray) -> np.ndarray:
+def _mmd(squared: np.ndarray, pairs: _Pairs) -> float:
     """Squared maximum mean discrepancy, RBF kernel with γ = 1 / (2 · median squared distance)."""
-    upper = np.triu_indices(squared.shape[1], 1)
-    median = np.median(squared[:, *upper], axis=1)
-    safe = np.where(median > 0, median, 1.0)
-    kernel = np.exp(squared / (-2 * safe[:, None, None]))
-    weights = np.where(is_anomalous, 1 / is_anomalous.sum(), -1 / (~is_anomalous).sum())
-    found = np.einsum("i,hij,j->h", weights, kernel, weights, optimize=True)
-    return np.where(median > 0, found, 0.0)
+    median = float(np.median(squared))
+    if not median > 0:
+        return 0.0
+    return float(np.exp(squared / (-2 * median)) @ pairs.weights) + pairs.of_same
 
 
-def _two_means(squared: np.ndarray) -> np.ndarray:
-    """Lloyd's algorithm for two clusters, of all heads at once, from distances alone.
+def _two_means(gram: np.ndarray) -> np.ndarray:
+    """Lloyd's algorithm for two clusters, from products of centred samples alone.
 
     Returns
     -------
-    (head, sample) bool
+    (sample,) bool
         Whether a sample is in the second cluster.
     """
-    heads = np.arange(len(squared))
+    norms = np.diagonal(gram)
     # Farthest from the mean, and farthest from that one.
-    first = squared.mean(axis=2).argmax(axis=1)
-    second = squared[heads, first].argmax(axis=1)
-    is_second = squared[heads, second] < squared[heads, first]
+    first = int(norms.argmax())
+    second = int((norms - 2 * gram[first]).argmax())
+    is_second = norms[second] - 2 * gram[second] < norms[first] - 2 * gram[first]
     for _ in range(MAX_ROUNDS):
-        weights = np.stack([~is_second, is_second], axis=2).astype(float)
+        weights = np.stack([~is_second, is_second]).astype(float)
         weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1)
-        # ‖x − mean‖² = mean of ‖x − y‖² over the cluster − half the mean of ‖y − z‖² within it.
-        to_members = squared @ weights
-        within = np.einsum("hsc,hsc->hc", weights, to_members) / 2
-        distances = to_members - within[:, None, :]
-        again = distances[..., 1] < distances[..., 0]
+        # ‖x − m‖² = ‖x‖² − 2 x·m + ‖m‖², and ‖x‖² is the same for both means.
+        products = weights @ gram
+        squares = np.einsum("cs,cs->c", weights, products)
+        again = squares[1] - 2 * products[1] < squares[0] - 2 * products[0]
         if (again == is_second).all():
             break
         is_second = again
     return is_second
 
 
-def _nmi(is_second: np.ndarray, is_anomalous: np.ndarray) -> np.ndarray:
+def _nmi(is_second: np.ndarray, is_anomalous: np.ndarray) -> float:
     """Normalised mutual information of clusters and labels, by the entropies' mean."""
-    joint = np.stack(
-        [
-            np.stack([(own & is_class).mean(axis=1) for is_class in (~is_anomalous, is_anomalous)])
-            for own in (~is_second, is_second)
-        ]
-    )
-    clusters, labels = joint.sum(axis=1), joint.sum(axis=0)
-    mutual = _entropy(clusters) + _entropy(labels) - _entropy(joint.reshape(4, -1))
-    mean = (_entropy(clusters) + _entropy(labels)) / 2
-    return np.divide(np.maximum(mutual, 0), mean, out=np.zeros_like(mean), where=mutual > 1e-12)
+    joint = np.bincount(2 * is_second + is_anomalous, minlength=4).reshape(2, 2) / len(is_second)
+    clusters, labels = _entropy(joint.sum(axis=1)), _entropy(joint.sum(axis=0))
+    mutual = clusters + labels - _entropy(joint.ravel())
+    return mutual / ((clusters + labels) / 2) if mutual > 1e-12 else 0.0
 
 
-def _entropy(shares: np.ndarray) -> np.ndarray:
-    """(outcome, head) → (head,), in nats."""
-    logarithms = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
-    return -(shares * logarithms).sum(axis=0)
-
-
-def side_by_side(
-    read: Callable[[str, int], np.ndarray], prompt: str, heads: Iterable[tuple[int, int]]
-) -> np.ndarray:
-    """Put chosen heads' vectors side by side: (sample, features of all of them) float32."""
-    chosen = [*heads]
-    by_layer = {layer: read(prompt, layer) for layer in {layer for layer, _ in chosen}}
-    return np.concatenate([by_layer[layer][:, head] for layer, head in chosen], axis=1)
+def _entropy(shares: np.ndarray) -> float:
+    """In nats."""
+    some = shares[shares > 0]
+    return -float(some @ np.log(some))

@@ -85,17 +85,10 @@ class Answers:
         Returns
         -------
         (segment, answer) float64
-            ``norm(h) · head + bias`` with ``norm(h) = w · h / sqrt(mean(h²) + ε)``.
+            See `head_logits`.
         """
-        found = np.empty((len(states), len(self.words)))
-        head = self.head.astype(np.float64).T
-        for start in range(0, len(states), ROWS_AT_ONCE):
-            rows = states[start : start + ROWS_AT_ONCE].astype(np.float64)
-            if layer != self.num_layers:
-                squares = np.mean(rows**2, axis=1, keepdims=True)
-                rows = rows / np.sqrt(squares + self.epsilon) * self.norm
-            found[start : start + len(rows)] = rows @ head + self.bias
-        return found
+        norm = None if layer == self.num_layers else self.norm
+        return head_logits(states, self.head, self.bias, norm, self.epsilon)
 
     def columns(self, words: Sequence[str]) -> list[int]:
         """Which answers are spellings of words: but for case and spaces around they are equal."""
@@ -169,6 +162,39 @@ def create_answers(group: zarr.Group, answers: Answers, compressors: Any) -> Non
                 dimension_names=dims,
             )
             array[...] = values[name]
+
+
+def head_logits(
+    states: np.ndarray,
+    head: np.ndarray,
+    bias: np.ndarray,
+    norm: np.ndarray | None,
+    epsilon: float,
+) -> np.ndarray:
+    """Apply the final RMS norm, unless it is None, and rows of the LM head.
+
+    Parameters
+    ----------
+    states : (segment, feature) float
+    head : (answer, feature) float
+    bias : (answer,) float
+    norm : (feature,) float or None
+    epsilon : float
+
+    Returns
+    -------
+    (segment, answer) float64
+        ``norm(h) · head + bias`` with ``norm(h) = w · h / sqrt(mean(h²) + ε)``.
+    """
+    found = np.empty((len(states), len(head)))
+    columns = head.astype(np.float64).T
+    for start in range(0, len(states), ROWS_AT_ONCE):
+        rows = states[start : start + ROWS_AT_ONCE].astype(np.float64)
+        if norm is not None:
+            squares = np.mean(rows**2, axis=1, keepdims=True)
+            rows = rows / np.sqrt(squares + epsilon) * norm
+        found[start : start + len(rows)] = rows @ columns + bias
+    return found
 
 
 def log_odds(logits: np.ndarray, positive: Sequence[int], negative: Sequence[int]) -> np.ndarray:

@@ -23,7 +23,6 @@ TEXT_COLUMNS = ("path", "split", "label", "category")
 OUTCOME_COLUMNS = ("num_frames", "fps", "num_segments", "status", "error")
 CRC_DIGITS = 8
 SEGMENT_COLUMNS = ("segment", "start_frame", "stop_frame")
-STOPS = ("stop_frame", windows.COLUMNS[1])
 
 
 class StoreIndex:
@@ -248,14 +247,19 @@ class StoreIndex:
         rows -= (np.cumsum(counts) - counts)[of]
         limit = self._videos["num_frames"][done][of]
         start_frame = self._rows["start_frame"][rows]
-        for stop in (self._rows[name] for name in STOPS if name in self._rows):
-            stop[rows] = np.minimum(stop[rows], limit)
-        if seen := [self._rows[name] for name in windows.COLUMNS if name in self._rows]:
-            # A narrow one may lie behind the end, where the last frame stands for it.
-            seen[1][rows] = np.maximum(seen[1][rows], seen[0][rows] + 1)
+        self._cut("stop_frame", rows, limit)
+        if windows.COLUMNS[0] in self._rows:
+            # A narrow one may lie behind the end: the last frame is what there is of it.
+            self._cut(windows.COLUMNS[0], rows, np.maximum(limit - 1, 0))
+            self._cut(windows.COLUMNS[1], rows, limit)
         # Fewer frames decoded than the container promised: rows without a frame stay invalid.
         self._rows["valid"][rows] = start_frame < limit
         self._videos["num_segments"][done] = np.bincount(of[start_frame < limit], None, len(done))
+
+    def _cut(self, name: str, rows: np.ndarray, limit: np.ndarray) -> None:
+        """Let no frame of some rows lie beyond a limit."""
+        column = self._rows[name]
+        column[rows] = np.minimum(column[rows], limit)
 
     def video_table(self) -> pd.DataFrame:
         """One row a video that is not replaced, indexed by ``video_id``; see `FeatureStore`."""
@@ -285,4 +289,5 @@ class StoreIndex:
     def arrays(self) -> Iterator[tuple[str, np.ndarray]]:
         """The index arrays that the journals change, by name, as they are to be sealed."""
         yield from ((name, self._videos[name]) for name in OUTCOME_COLUMNS)
-        yield from ((name, self._rows[name]) for name in ("valid", *STOPS) if name in self._rows)
+        names = ("valid", "stop_frame", *windows.COLUMNS)
+        yield from ((name, self._rows[name]) for name in names if name in self._rows)

@@ -16,15 +16,20 @@ if TYPE_CHECKING:
     from hiprobe.store.reader import FeatureStore
 
 MAX_LAYERS = 10_000
+# Segments that are read at once, of all places together.
+MAX_ROWS, MIN_ROWS = 8192, 64
 
 
 class ReadLayer(Protocol):
     """Gives a layer's (segment, feature) states, some segments at a time; those of a store alike.
 
-    Called with the layer, and with ``tap`` and ``prompt`` where these are not the store's first.
+    Called with the layer, with ``tap`` and ``prompt`` where these are not the store's first, and
+    where several are read in step with ``max_rows``, as of `FeatureStore.iter_layer`.
     """
 
-    def __call__(self, layer: int, *, tap: str = ..., prompt: str = ...) -> Iterable[np.ndarray]:
+    def __call__(
+        self, layer: int, *, tap: str = ..., prompt: str = ..., max_rows: int = ...
+    ) -> Iterable[np.ndarray]:
         """Read the layer."""
 
 
@@ -33,6 +38,12 @@ class Keywords(TypedDict, total=False):
 
     tap: str
     prompt: str
+
+
+class ReadKeywords(Keywords, total=False):
+    """And how many segments are read at once."""
+
+    max_rows: int
 
 
 @dataclass(frozen=True, order=True)
@@ -156,9 +167,17 @@ def side_by_side(inputs: Sequence[Input], states: Mapping[Input, np.ndarray]) ->
 
 def read_places(read: ReadLayer, wanted: Sequence[Input]) -> Iterator[dict[Input, np.ndarray]]:
     """Read some places in step, some segments at a time."""
-    streams = [read(one.layer, **one.keywords) for one in wanted]
+    streams = [read(one.layer, **_read_keywords(one, len(wanted))) for one in wanted]
     for parts in zip(*streams, strict=True):
         yield dict(zip(wanted, parts, strict=True))
+
+
+def _read_keywords(one: Input, num_places: int) -> ReadKeywords:
+    """Of many places side by side fewer segments at a time; of one, as the reader has it."""
+    found: ReadKeywords = {"tap": one.tap, "prompt": one.prompt} if one.keywords else {}
+    if num_places > 1:
+        found["max_rows"] = max(MIN_ROWS, MAX_ROWS // num_places)
+    return found
 
 
 def check_inputs(

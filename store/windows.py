@@ -70,8 +70,9 @@ class Window:
         frames, seconds = record.get("frames"), record.get("seconds")
         if type(frames) is int and frames > 0 and seconds is None:
             return cls(frames=frames)
-        is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-        if frames is None and is_number and 0 < seconds < inf:
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+            return None
+        if frames is None and 0 < seconds < inf:
             return cls(seconds=float(seconds))
         return None
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hiprobe.evaluate.comparison import resample_videos
-from hiprobe.evaluate.metrics import Ranking
+from hiprobe.evaluate.scored import ScoredSegments
 from hiprobe.evaluate.test_set import TestSet
 from hiprobe.probe.layer_rules import DEFAULT_RULE
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
@@ -55,8 +55,10 @@ def compare_states(
         ``second``; ``layers``: of each layer that both have, ``relative_l2_median`` and
         ``relative_l2_max``, ``‖second - first‖ / ‖first‖`` over segments, and the control
         ``between_segments``, the same between different segments of the first, its median;
-        ``readings``: for each of `RULES` the ``layers`` and test ``auc`` of the first and second
-        store's own probe, and of ``second - first`` the ``difference`` with its 95 % ``interval``;
+        ``readings``: for each of `RULES` the ``layers`` that the first and the second store's own
+        probe reads, and, ``by_rule`` and for the second store read at the first one's layers,
+        ``same_layers``: the test ``auc`` of both, and of ``second - first`` the ``difference`` with
+        its 95 % ``interval``;
         ``num_videos``, ``num_segments``; ``warnings``: what was left out, and why.
 
     Raises
@@ -143,35 +145,35 @@ def _change(
 
 def _reading(first: Path, second: Path, rule: str, num_resamples: int, seed: int) -> dict[str, Any]:
     """What each store's own probe reads, and how well it tells the test videos."""
-    layers, rankings, num_videos = [], [], 0
-    for path in (first, second):
-        probe = run_probe(ProbeConfig(path, layer=rule))
-        test = TestSet.of_store(FeatureStore.open(path))
-        test.require_frame_labels()
-        scored = test.score(probe.scores_of(read_logits([probe.members], test.states)[0]))
-        layers.append(list(probe.layers_read))
-        rankings.append(scored.ranking(scored.smoothed))
-        num_videos = len(scored.videos)
+    layers, scored = _scored(first, rule)
+    # Whether another layer is chosen, and whether the same one tells less, are two questions.
+    of_second = [_scored(second, rule), _scored(second, tuple(layers))]
+    rankings = [one.ranking(one.smoothed) for one in (scored, *(one for _, one in of_second))]
 
     def measure(weights: np.ndarray | None) -> np.ndarray | None:
-        return _aucs(rankings, weights)
+        metrics = [one.metrics(weights) for one in rankings]
+        return np.array([one.auc for one in metrics if one]) if all(metrics) else None
 
     points = measure(None)
     if points is None:
         raise HiProbeError("the test videos' frames are of one class only: no AUC.")
+    num_videos = len(scored.videos)
     draws = resample_videos(measure, num_videos, num_resamples, seed, lambda done, total: None)
-    low, high = np.percentile(draws[:, 1] - draws[:, 0], [2.5, 97.5])
-    return {
-        "rule": rule,
-        "layers": layers,
-        "auc": points.tolist(),
-        "difference": float(points[1] - points[0]),
-        "interval": [float(low), float(high)],
-        "num_test_videos": num_videos,
-    }
+    found = {"rule": rule, "layers": [layers, of_second[0][0]], "num_test_videos": num_videos}
+    for number, name in ((1, "by_rule"), (2, "same_layers")):
+        low, high = np.percentile(draws[:, number] - draws[:, 0], [2.5, 97.5])
+        found[name] = {
+            "auc": [float(points[0]), float(points[number])],
+            "difference": float(points[number] - points[0]),
+            "interval": [float(low), float(high)],
+        }
+    return found
 
 
-def _aucs(rankings: list[Ranking], weights: np.ndarray | None) -> np.ndarray | None:
-    """AUC of each: (store,) float64; None where a class is absent."""
-    metrics = [one.metrics(weights) for one in rankings]
-    return np.array([one.auc for one in metrics if one]) if all(metrics) else None
+def _scored(path: Path, layers: str | tuple[int, ...]) -> tuple[list[int], ScoredSegments]:
+    """Train a probe on a store, by a rule or on given layers, and score its test videos."""
+    probe = run_probe(ProbeConfig(path, layer=layers))
+    test = TestSet.of_store(FeatureStore.open(path))
+    test.require_frame_labels()
+    raw = probe.scores_of(read_logits([probe.members], test.states)[0])
+    return list(probe.layers_read), test.score(raw)

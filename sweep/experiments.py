@@ -20,7 +20,7 @@ from hiprobe.sweep.rule_experiments import measure_rules
 def run_task(config: SweepConfig, task: Task, prepared: Prepared) -> Found:
     """Run all experiments on one layer, and measure what rules choose layers by."""
     assert task.layer is not None, "a task of rules is run by `run_rules`"
-    states = prepared.samples.states(prepared.train, task.layer)
+    states = prepared.samples.states(prepared.train, task.layer, **config.place)
     labels = prepared.samples.is_anomalous
     nothing = LayerStatistics(np.nan, np.nan, np.nan)  # of one class, which no layer tells apart
     known = [
@@ -64,7 +64,11 @@ def _fit_draws(
     subsets = [drawn for _, drawn in prepared.draws]
     if config.mil:
         return fit_samples(
-            prepared.train, prepared.samples, layers, kind, l2, mil=config.mil, subsets=subsets
-        )
+            prepared.train, prepared.samples, layers, kind, l2,
+            mil=config.mil, subsets=subsets, **config.place,
+        )  # fmt: skip
     labels = prepared.samples.is_anomalous
-    return fit_members(lambda layer: states, layers, labels, kind, l2, subsets=subsets)
+    return fit_members(
+        lambda layer: states, layers, labels, kind, l2,
+        subsets=subsets, inputs_of=config.inputs_of,
+    )  # fmt: skip

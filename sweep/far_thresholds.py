@@ -41,7 +41,9 @@ def far_thresholds(
     if not config.target_fars:
         return {}
     samples = prepared.few_shot[number]
-    fit = partial(fit_samples, prepared.train, samples, layers, kind, l2, mil=config.mil)
+    fit = partial(
+        fit_samples, prepared.train, samples, layers, kind, l2, mil=config.mil, **config.place
+    )
     held_out = held_out_segments(
         prepared.train,
         samples,

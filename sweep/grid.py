@@ -10,7 +10,9 @@ from hiprobe.probe.layer_rules import layer_rule
 from hiprobe.probe.pipeline import layers_above_0
 from hiprobe.store import FeatureStore, HiProbeError
 from hiprobe.store.localization import DEFAULT_SIGMA
+from hiprobe.store.probe_inputs import Input, Keywords
 from hiprobe.store.scorers import DEFAULT_L2, SCORERS, needs_anomalies, scorer_class
+from hiprobe.store.taps import HIDDEN_STATES
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class SweepConfig:
         Thresholds for these rates of false alarms on held-out normal videos, measured too.
     allow_overlap : bool
         Test on videos that were trained on too, with a warning.
+    tap, prompt : str
+        Whose layers are read.
     """
 
     stores: tuple[Path, ...]
@@ -79,6 +83,17 @@ class SweepConfig:
     mil: int = 0
     target_fars: tuple[float, ...] = ()
     allow_overlap: bool = False
+    tap: str = HIDDEN_STATES
+    prompt: str = ""
+
+    @property
+    def place(self) -> Keywords:
+        """``tap`` and ``prompt``, for who reads a layer."""
+        return {"tap": self.tap, "prompt": self.prompt}
+
+    def inputs_of(self, layer: int) -> tuple[Input, ...]:
+        """What a scorer of one layer reads."""
+        return (Input(layer, self.tap, self.prompt),)
 
     def tasks(self) -> list[Task]:
         """List all layers of all stores.
@@ -91,8 +106,9 @@ class SweepConfig:
         tasks = []
         for path in self.stores:
             store = FeatureStore.open(path)
-            layers = layers_above_0(store) if self.layers is None else self.layers
-            store.check_layers(layers)
+            above_0 = layers_above_0(store, self.tap, self.prompt)
+            layers = above_0 if self.layers is None else self.layers
+            store.check_layers(layers, **self.place)
             tasks += [Task(path, layer) for layer in layers]
         directions = {
             "layer": tasks,

@@ -15,6 +15,7 @@ import pandas as pd
 
 from hiprobe.store.single_files import only_writer, write_text
 
+TOTAL_ERROR = "AUC's total error"
 METRICS = ("auc", "ap", "localized_auc", "localized_ap", "binary_auc", "binary_ap")
 LIBRARIES = ("hiprobe", "numpy", "scipy", "scikit-learn", "zarr")
 
@@ -52,7 +53,7 @@ class Table:
         }
         header = ["setting", *places.values(), "layer", *(names[name] for name in metrics)]
         compares = "auc_difference" in self.rows
-        header += ["AUC's total error", *["AUC − paper's", "p"] * compares, "paper"]
+        header += [TOTAL_ERROR, *(["AUC − paper's", "p"] if compares else ["paper"])]
         cells = [header]
         for _, row in self.rows.iterrows():
             paper = row["paper_metric"]
@@ -63,8 +64,11 @@ class Table:
                     row["layers"],
                     *(_percent(row[name], row[f"{name}_std"]) for name in metrics),
                     _percent(row["auc_total_se"], np.nan),
-                    *(_difference(row) if compares else ()),
-                    f"{100 * row['paper']:.2f} ({names[paper]})" if paper else "",
+                    *(
+                        _difference(row)
+                        if compares
+                        else [f"{100 * row['paper']:.2f} ({names[paper]})" if paper else ""]
+                    ),
                 ]
             )
         return cells

@@ -22,7 +22,8 @@ from hiprobe.evaluate.metrics import Ranking
 from hiprobe.evaluate.refine import Refinement
 from hiprobe.evaluate.scored import ScoredSegments
 from hiprobe.evaluate.test_set import TestSet
-from hiprobe.probe.pipeline import METHODS, ProbeConfig, run_probe
+from hiprobe.probe.answers import SEVERITY, severity_prompts
+from hiprobe.probe.pipeline import METHODS, UNTRAINED, ProbeConfig, run_probe
 from hiprobe.store import FeatureStore, HiProbeError, Probe
 from hiprobe.store.probe_file import DEFAULT_METHOD
 from hiprobe.store.probe_inputs import has_inputs
@@ -37,6 +38,7 @@ from hiprobe.sweep.prepared import Prepared, prepare
 from hiprobe.sweep.table_file import write_table
 from hiprobe.sweep.table_rows import TableConfig, averaged_row, finished
 
+CONTROL = "control: "
 PAPERS = "hiprobe, dlsp (the paper's)"
 NUM_RESAMPLES = 1000
 
@@ -79,7 +81,7 @@ def methods(stores: Sequence[Path], config: TableConfig) -> Table:
     make_folder(config.out)
     notes = [
         "AUC − paper's: difference to the paper's method over the same draws and resampled videos, "
-        "with its 95 % interval; p with Holm's correction for the settings of a store.",
+        "with its 95 % interval; p with Holm's correction, for methods and for controls.",
         "Controls look at no content (the video-level oracle at the labels), or at less of it: the "
         "vision tower alone, and the last layer.",
     ]
@@ -106,11 +108,13 @@ def _settings(store: FeatureStore) -> Iterator[tuple[str, dict[str, Any]]]:
     for tap in store.taps:
         if tap != HIDDEN_STATES:
             yield f"hiprobe, dlsp, {tap}", {"layer": "dlsp", "tap": tap}
-    for prompt in store.prompts[1:]:
+    of_ordinal = set(severity_prompts(store.prompts, SEVERITY).values())
+    for prompt in [one for one in store.prompts[1:] if one not in of_ordinal]:
         yield f"hiprobe, dlsp, prompt {prompt}", {"layer": "dlsp", "prompt": prompt}
     for method in METHODS:
         if method != DEFAULT_METHOD:
-            yield method, {"method": method}
+            whole = {"fraction": 1.0, "num_videos": None} if method in UNTRAINED else {}
+            yield method, {"method": method, **whole}
     if FRAMES_LAST in store.taps:
         yield f"spherical, {FRAMES_LAST}", {"method": "spherical", "tap": FRAMES_LAST}
 
@@ -178,16 +182,16 @@ def _scored(
         for draw, member in enumerate(members):
             scored = test.score(expit(next(logits)), sigma)
             found[name].add(scored, draw, [member.layer], cut=False)
-    controls_last = sorted(found, key=lambda name: name.startswith("control"))
+    controls_last = sorted(found, key=lambda name: name.startswith(CONTROL))
     return {name: found[name] for name in controls_last}
 
 
 def _compared(test: TestSet, papers: Sequence[Probe]) -> dict[str, list[Member]]:
     """Simpler scorers, one a draw, where all draws have them and the test videos have the taps."""
     assert test.store is not None
-    listed = {"control: last layer": [probe.baseline for probe in papers]}
+    listed = {f"{CONTROL}last layer": [probe.baseline for probe in papers]}
     for name in papers[0].controls:
-        title = f"control: {name.replace('_', ' ')}"
+        title = f"{CONTROL}{name.replace('_', ' ')}"
         listed[title] = [probe.controls.get(name) for probe in papers]
     ids = list(test.videos.index)
     return {
@@ -218,7 +222,7 @@ def _refined(
 def _without_content(found: dict[str, Scored], scored: ScoredSegments, draw: int) -> None:
     """Add the controls that know no content within a video."""
     for name, scores in controls(scored).items():
-        own = found.setdefault(f"control: {name.replace('_', ' ')}", Scored())
+        own = found.setdefault(f"{CONTROL}{name.replace('_', ' ')}", Scored())
         own.add(replace(scored, smoothed=scores), draw, [], cut=False)
 
 
@@ -245,7 +249,11 @@ def _differences(
         paired_difference(points[[papers, index], :, area], draws[:, index, area], num_videos)
         for index in others
     ]
-    corrected = holm([one["p_value"] for one in own])
+    # Controls are no candidates: what they add to the number of tests is not held against those.
+    is_control = np.array([names[index].startswith(CONTROL) for index in others])
+    corrected = np.empty(len(own))
+    for group in (is_control, ~is_control):
+        corrected[group] = holm([own[i]["p_value"] for i in np.flatnonzero(group)])
     nothing = dict.fromkeys(("auc_difference", "auc_low", "auc_high", "auc_p_holm"), np.nan)
     found = {PAPERS: nothing}
     for index, one, p in zip(others, own, corrected, strict=True):
@@ -253,6 +261,6 @@ def _differences(
             "auc_difference": one["difference"],
             "auc_low": one["interval"]["low"],
             "auc_high": one["interval"]["high"],
-            "auc_p_holm": p,
+            "auc_p_holm": float(p),
         }
     return found

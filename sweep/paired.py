@@ -20,7 +20,7 @@ from hiprobe.sweep.kept_scores import KeptScores, folder_of
 from hiprobe.sweep.table_file import read_table
 
 # What an experiment is chosen by, beside the draw.
-SETTINGS = ("store", "test_store", "layer", "rule", "scorer", "l2", "num_videos")
+SETTINGS = ("store", "test_store", "tap", "prompt", "layer", "rule", "scorer", "l2", "num_videos")
 CHOOSABLE = (*SETTINGS, "fraction", "seed")
 
 

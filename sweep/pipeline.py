@@ -75,9 +75,9 @@ def run_sweep(
     Returns
     -------
     DataFrame
-        The new rows, one an experiment and κ or fixed threshold: ``store, test_store, layer,
-        rule, layers, scorer, l2, fraction, num_videos, seed, draw, kappa``, the layer's
-        ``kl_divergence, ldr, entropy, saliency``, ``is_dlsp_choice``, ``auc, ap`` (smoothed
+        The new rows, one an experiment and κ or fixed threshold: ``store, test_store, tap,
+        prompt, layer, rule, layers, scorer, l2, fraction, num_videos, seed, draw, kappa``, the
+        layer's ``kl_divergence, ldr, entropy, saliency``, ``is_dlsp_choice``, ``auc, ap`` (smoothed
         scores), ``raw_auc, raw_ap``, ``threshold``, ``localized_auc, localized_ap, binary_auc,
         binary_ap, f1, false_alarm_rate``; with kept scores ``scores, scores_row``.
 

@@ -67,6 +67,7 @@ def prepare(config: SweepConfig, path: Path) -> Prepared:
     pool, left_out = training_videos(train, config.train_split, config.manifest, needed)
     test = TestSet.of_store(tested, config.test_split, config.manifest)
     test.require_frame_labels()
+    tested.check_layers((), list(test.videos.index), **config.place)  # a tap may have been added
     warnings += [f"{train.path}: {text}" for text in left_out]
     warnings += [f"{tested.path}: {text}" for text in test.warnings]
     warnings += check_overlap(
@@ -127,6 +128,8 @@ def _settings(
     return {
         "store": str(task.store),
         "test_store": str(config.test_store or task.store),
+        "tap": config.tap,
+        "prompt": config.prompt,
         "layer": task.layer,
         "rule": "",
         "layers": "" if task.layer is None else str(task.layer),

@@ -98,7 +98,7 @@ def _of_scorer(
         draws = sorted({draw for (_, draw), own in chosen.items() if own == layers})
         found = fit_samples(
             prepared.train, prepared.samples, layers, kind, l2,
-            mil=config.mil, subsets=[prepared.draws[draw][1] for draw in draws],
+            mil=config.mil, subsets=[prepared.draws[draw][1] for draw in draws], **config.place,
         )  # fmt: skip
         return dict(zip(draws, found, strict=True))
 

@@ -10,15 +10,35 @@ import pandas as pd
 from hiprobe.store import HiProbeError
 from hiprobe.store.errors import listing
 from hiprobe.store.single_files import check_file, replaced
+from hiprobe.store.taps import HIDDEN_STATES
 
 SUFFIXES = (".parquet", ".csv")
 # What a draw is told by: DLSP chooses one layer for each.
 DRAW = ("store", "fraction", "num_videos", "seed")
 # What one row is told by, with a fixed threshold besides; `draw` is a digest of the videos drawn.
-KEY = ("store", "test_store", "draw", "layer", "rule", "mil", "scorer", "l2", "kappa", "target_far")
-SHOWN = ("store", "layer", "rule", "mil", "scorer", "l2", "num_videos", "seed", "kappa")
+KEY = (
+    "store", "test_store", "tap", "prompt", "draw", "layer", "rule", "mil", "scorer", "l2", "kappa",
+    "target_far",
+)  # fmt: skip
+SHOWN = (
+    "store",
+    "tap",
+    "prompt",
+    "layer",
+    "rule",
+    "mil",
+    "scorer",
+    "l2",
+    "num_videos",
+    "seed",
+    "kappa",
+)
 # An empty text reads back as no value.
-TEXTS = dict.fromkeys(("store", "test_store", "rule", "layers", "scorer", "scores", "draw"), str)
+TEXTS = dict.fromkeys(
+    ("store", "test_store", "tap", "prompt", "rule", "layers", "scorer", "scores", "draw"), str
+)
+# Of a table that an older hiprobe wrote.
+BEFORE_TAPS = {"tap": HIDDEN_STATES, "prompt": ""}
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -36,6 +56,9 @@ def read_table(path: Path) -> pd.DataFrame:
         else:
             # Only `round_trip` reads exactly the numbers that were written.
             table = pd.read_csv(path, float_precision="round_trip", dtype=TEXTS)
+        for name, value in BEFORE_TAPS.items():
+            if name not in table:
+                table[name] = value
         for name in TEXTS.keys() & set(table):
             table[name] = table[name].fillna("")
         if table["layer"].isna().any():

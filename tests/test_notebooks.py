@@ -27,13 +27,15 @@ def store(tmp_path_factory):
         folder / "videos", inspect=inspect_video, annotations=folder / "videos/annotations.csv"
     )
     write_manifest(folder / "manifest.csv", draft.records)
-    backbone = BackboneConfig(str(TRAINED_MODEL), device="cpu")
+    backbone = BackboneConfig(
+        str(TRAINED_MODEL), device="cpu", taps=("heads", "frames_mean", "frames_last")
+    )
     extract(ExtractConfig(folder / "manifest.csv", folder / "features.zarr", backbone))
     return folder / "features.zarr"
 
 
-def test_there_are_three():
-    assert len(NOTEBOOKS) == 3
+def test_there_are_four():
+    assert len(NOTEBOOKS) == 4
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -57,6 +57,31 @@ def test_the_probes_layers_are_gone_on_with_from_a_subset(narrow, tmp_path):
     assert "not both" in both.stderr
 
 
+def test_the_probes_taps_and_prompts_come_with_its_layers(narrow, tmp_path):
+    asked = replace(
+        narrow.backbone,
+        taps=("heads", "frames_mean"),
+        further_prompts=(("yes-no", "Is it odd? Answer Yes or No."), ("other", "What else?")),
+    )
+    extract(replace(narrow, backbone=asked, only=("v0", "v1", "v2", "v3")))
+    probe = tmp_path / "probe.json"
+    run_probe(ProbeConfig(narrow.store, layer=3, tap="heads", prompt="yes-no")).save(probe)
+    result = hiprobe(
+        *("extract", narrow.manifest, tmp_path / "wide.zarr", "--layers-from", probe),
+        *("--model", narrow.backbone.model, "--device", "cpu"),
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr
+    store = FeatureStore.open(tmp_path / "wide.zarr")
+    assert (store.layers, store.taps, store.prompts) == (
+        [3],
+        ["hidden_states", "heads"],
+        ["", "yes-no"],
+    )
+    result = hiprobe("evaluate", store.path, probe, tmp_path / "results", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
 def test_states_that_the_probe_cannot_score_are_refused_before_they_are_made(narrow, tmp_path):
     probe, wide = tmp_path / "probe.json", tmp_path / "wide.zarr"
     other = build_random_model(tmp_path / "other", seed=1)

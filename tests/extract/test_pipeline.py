@@ -34,6 +34,7 @@ from hiprobe.store import (
     write_manifest,
 )
 from hiprobe.store.merge import merge
+from hiprobe.store.taps import HIDDEN_STATES
 from hiprobe.store.verify import verify
 from tests.conftest import forget_digests
 
@@ -68,8 +69,8 @@ def extract_with(job, states):
     class Disturbed(Backbone):
         def launch(self, inputs):
             own = super().launch
-            found = states(lambda inputs: own(inputs)(), inputs)
-            return lambda: found
+            found = states(lambda inputs: own(inputs)()[HIDDEN_STATES], inputs)
+            return lambda: {HIDDEN_STATES: found}
 
     return extract(job, workplace=Here(job, Disturbed(job.backbone)))
 

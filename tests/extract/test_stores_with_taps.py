@@ -14,6 +14,7 @@ from hiprobe.extract.prompts import parse_prompts
 from hiprobe.extract.workplace import Here
 from hiprobe.store import FeatureStore, StoreError, VideoRecord, write_manifest
 from hiprobe.store.verify import verify
+from tests.extract.test_changed_files import interrupt
 
 TAPS = ("heads", "frames_mean", "frames_last")
 YES_NO, SEVERE = ("yes-no", "Is it abnormal? Answer Yes or No."), ("severe", "How severe is it?")
@@ -34,21 +35,6 @@ def job(tmp_path, make_video, model):
 def with_taps(job, taps=TAPS, prompts=(YES_NO,)):
     backbone = replace(job.backbone, taps=taps, further_prompts=prompts)
     return replace(job, backbone=backbone)
-
-
-def interrupted(job, num_batches):
-    calls = 0
-
-    class Disturbed(Backbone):
-        def launch(self, inputs):
-            nonlocal calls
-            calls += 1
-            if calls > num_batches:
-                raise KeyboardInterrupt
-            return super().launch(inputs)
-
-    with pytest.raises(KeyboardInterrupt):
-        extract(job, workplace=Here(job, Disturbed(job.backbone)))
 
 
 def assert_equal(one, other, videos=("long", "short"), *, exact=True):
@@ -99,7 +85,7 @@ def test_one_pass_fills_every_tap_and_prompt(job, whole):
 
 
 def test_an_interrupted_run_goes_on_with_all_taps_though_nothing_asks_for_them(job, whole):
-    interrupted(with_taps(job), num_batches=8)
+    interrupt(with_taps(job), num_batches=8)
     assert FeatureStore.open(job.store).segments.empty
     summary = extract(job)
     assert (summary.num_done, summary.parity["exceeded"]) == (2, [])
@@ -132,8 +118,8 @@ def test_taps_and_prompts_are_added_to_a_store_that_has_its_states_already(job, 
 
 
 def test_adding_goes_on_where_it_was(job, whole):
-    interrupted(job, num_batches=8)  # before the long video's second block
-    interrupted(with_taps(job), num_batches=8)
+    interrupt(job, num_batches=8)  # before the long video's second block
+    interrupt(with_taps(job), num_batches=8)
     assert FeatureStore.open(job.store).segments.empty
     assert extract(job).num_done == 2
     assert verify(job.store).problems == []

@@ -22,7 +22,16 @@ from hiprobe.extract.segments import keyframe_indices, segment_ranges
 from hiprobe.extract.video import SegmentReader
 from hiprobe.extract.workplace import Here
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
-from hiprobe.store import FeatureStore, StoreError, VideoRecord, write_manifest
+from hiprobe.store import (
+    DONE,
+    FeatureStore,
+    PlannedVideo,
+    StoreError,
+    StoreWriter,
+    VideoRecord,
+    write_manifest,
+)
+from hiprobe.store.hdf5 import export_hdf5, import_hdf5
 from hiprobe.store.merge import merge
 from hiprobe.store.subset import subset
 from hiprobe.store.verify import verify
@@ -241,6 +250,29 @@ def test_a_store_of_windows_is_made_gone_on_with_checked_copied_probed_and_detec
     assert not {"window_start", "window_stop"} & {*columns}
     assert not (plain.store / "window_start").exists()
     assert "window_start" not in FeatureStore.open(plain.store).segments
+
+
+@pytest.mark.parametrize("length", [4, 24, 60])
+def test_windows_of_a_video_that_ends_early_end_with_it(tmp_path, length):
+    """Planned with 72 frames, decoded 50; a window of 4 frames would begin at 58."""
+    record = VideoRecord("a", "/nowhere/a.mp4", "test", "normal")
+    ranges = segment_ranges(72, 24)
+    windows = Window(frames=length).of_segments(ranges, 72, 25.0)
+    path = tmp_path / "s.zarr"
+    writer = StoreWriter.create(
+        path, layers=[0], num_features=2, provenance={}, row_block=4, has_windows=True
+    )
+    with writer:
+        writer.add_videos([PlannedVideo(record, 72, 25.0, ranges, None, windows)])
+        writer.write_block(0, 0, np.ones((1, 3, 2)))
+        writer.finish_video(0, status=DONE, num_frames=50, fps=25.0)
+    expected = [(min(start, 49), min(stop, 50)) for start, stop in windows]
+    assert windows_of(FeatureStore.open(path), "a") == expected
+    raw = zarr.open_group(path, mode="r")
+    assert [*zip(raw["window_start"][:3], raw["window_stop"][:3], strict=True)] == expected
+    export_hdf5(path, tmp_path / "s.h5")
+    import_hdf5(tmp_path / "s.h5", tmp_path / "again.zarr")
+    assert windows_of(FeatureStore.open(tmp_path / "again.zarr"), "a") == expected
 
 
 def windows_of(store, video_id):

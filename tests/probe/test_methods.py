@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from hiprobe.cli import options
+from hiprobe.cli.main import app
 from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
 from hiprobe.probe.further_draws import run_repeats
 from hiprobe.probe.pipeline import METHODS, ProbeConfig, run_probe
@@ -179,3 +181,17 @@ def test_damaged_inputs_are_named(path, tmp_path, damage, said):
     (tmp_path / "probe.json").write_text(json.dumps(content))
     with pytest.raises(HiProbeError, match=f"not a whole probe: {said}"):
         Probe.load(tmp_path / "probe.json")
+
+
+def test_the_command_says_what_is_read_and_what_other_videos_need(path, tmp_path):
+    chosen = ["--method", "robust-heads", "--prompt", "severity", "--num-videos", "12"]
+    result = CliRunner().invoke(
+        app, ["probe", str(path), str(tmp_path / "p.json"), *chosen], env={"COLUMNS": "300"}
+    )
+    assert result.exit_code == 0, result.output
+    said = " ".join(result.output.split())
+    assert "reads heads of layer 2 (heads 1) of prompt 'severity'; heads of layer" in said
+    assert "--taps heads --prompt severity=TEXT`" in said
+    wrong = CliRunner().invoke(app, ["probe", str(path), "p.json", "--method", "magic"])
+    assert wrong.exit_code == 2
+    assert "robust-heads" in wrong.output

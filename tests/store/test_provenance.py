@@ -36,6 +36,7 @@ ATTRIBUTES = {
     "thumbnails": None,
     "numerics": {"torch": "2"},
     "manifest": {"path": "/m.csv", "digest": "sha256:m"},
+    "taps": {"prompts/yes-no/hidden_states": {"prompt": "yes-no", "text": "Is it odd?"}},
     "batch_size": "auto",
     "created": "2026-01-01",
 }
@@ -50,15 +51,23 @@ OTHER = {
     "num_features": 65,
     "prompt": "Why?",
     "prompt_text": "<user>Why?",
+    "prompts": {"prompts/yes-no/hidden_states": {"prompt": "yes-no", "text": "Is it right?"}},
     "processor": {"class": "Processor", "video": {"size": 224, "mean": [0.5]}},
     "segment_frames": "whole",
     "keyframes": 4,
+    "window": {"frames": 48},
     "frame_pixels": [100352, 200704],
     "fps_shown": 4.0,
     "layers": [1, 2],
     "numerics": {"torch": "3"},
     "thumbnails": [72, 128],
     "manifest.digest": "sha256:n",
+}
+WHERE = {"prompts": "taps"}
+INNERMOST = {
+    "processor": "processor.video.size",
+    "numerics": "numerics.torch",
+    "prompts": "prompts.yes-no",
 }
 # Purposes for which a difference is refused, and for which it is worth a warning.
 EXPECTED = {
@@ -72,9 +81,11 @@ EXPECTED = {
     "num_features": ("FILL SCORE AGAIN ABLATE", ""),
     "prompt": ("FILL AGAIN ABLATE", "SCORE"),
     "prompt_text": ("FILL", "AGAIN"),
+    "prompts": ("FILL AGAIN ABLATE", "SCORE"),
     "processor": ("FILL", "AGAIN"),
     "segment_frames": ("FILL AGAIN ABLATE", "SCORE"),
     "keyframes": ("FILL AGAIN", "SCORE"),
+    "window": ("FILL AGAIN ABLATE", "SCORE"),
     "frame_pixels": ("FILL AGAIN ABLATE", "SCORE"),
     "fps_shown": ("FILL AGAIN ABLATE", "SCORE"),
     "layers": ("FILL", ""),
@@ -88,7 +99,7 @@ def record(changes=(), num_features=64, **attributes):
     """A record with some settings, named as in `RULES`, replaced; those that are None left out."""
     content = {**ATTRIBUTES, "model": dict(MODEL), "manifest": dict(ATTRIBUTES["manifest"])}
     for name, value in {**dict(changes), **attributes}.items():
-        outer, _, inner = name.partition(".")
+        outer, _, inner = WHERE.get(name, name).partition(".")
         if name == "num_features":
             num_features = value
         else:
@@ -114,7 +125,7 @@ def test_every_rule_is_tried_here():
 def test_a_difference_is_refused_warned_of_or_nothing(name, purpose):
     refused, warned = verdicts(record(), record({name: OTHER[name]}), purpose)
     expected = [purpose.name in names.split() for names in EXPECTED[name]]
-    innermost = {"processor": "processor.video.size", "numerics": "numerics.torch"}.get(name, name)
+    innermost = INNERMOST.get(name, name)
     assert [refused, warned] == [[innermost] * one for one in expected]
 
 
@@ -134,7 +145,9 @@ def test_what_one_side_does_not_record_is_at_most_a_warning(purpose):
     refused, warned = verdicts(record(), Provenance.of({}), purpose)
     assert refused == []
     column = {name: purpose.name in " ".join(names).split() for name, names in EXPECTED.items()}
-    known = {name for name, value in column.items() if value} - {"model.load_in", "thumbnails"}
+    known = {name for name, value in column.items() if value}
+    # As if not recorded; and prompts are compared where both have one of the name.
+    known -= {"model.load_in", "thumbnails", "window", "prompts"}
     assert {name.split(".")[0] for name in warned} == {name.split(".")[0] for name in known}
 
 

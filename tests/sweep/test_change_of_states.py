@@ -57,8 +57,9 @@ def test_a_store_has_not_moved_from_itself(make_store):
     assert {one["relative_l2_max"] for one in found["layers"].values()} == {0.0}
     for one in found["readings"]:
         assert one["layers"][0] == one["layers"][1]
-        assert one["difference"] == 0
-        assert one["interval"] == [0, 0]
+        assert one["by_rule"] == one["same_layers"]
+        assert one["by_rule"]["difference"] == 0
+        assert one["by_rule"]["interval"] == [0, 0]
     assert found["readings"][0]["layers"] == [[3], [3]]
 
 
@@ -86,9 +87,21 @@ def test_a_layer_that_is_lost_is_seen_in_the_choice_and_the_auc(make_store, tmp_
     dlsp, _ = compare_states(path, out, num_resamples=200)["readings"]
     assert dlsp["layers"][0] == [3]
     assert dlsp["layers"][1] != [3]
-    assert dlsp["auc"][0] > 0.95
-    assert dlsp["auc"][1] < 0.7
-    assert dlsp["interval"][0] < dlsp["difference"] < dlsp["interval"][1] < 0
+    for found in (dlsp["by_rule"], dlsp["same_layers"]):
+        assert found["auc"][0] > 0.95
+        assert found["auc"][1] < 0.7
+        assert found["interval"][0] < found["difference"] < found["interval"][1] < 0
+
+
+def test_another_choice_is_told_from_another_layer(make_store, tmp_path):
+    """A store of fewer layers has another upper half; its states are the same."""
+    path, fewer = make_store(), tmp_path / "fewer.zarr"
+    subset(path, fewer, layers=(0, 1, 2, 3))
+    dlsp, upper = compare_states(fewer, path, num_resamples=100)["readings"]
+    assert dlsp["by_rule"]["difference"] == 0
+    assert upper["layers"] == [[2, 3], [3, 4]]
+    assert upper["same_layers"]["difference"] == 0
+    assert upper["by_rule"]["difference"] != 0
 
 
 def test_videos_of_one_store_only_leave_the_probes_out(make_store, tmp_path):

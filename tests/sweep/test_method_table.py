@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 from hiprobe.cli.main import app
 from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
+from hiprobe.store.answer_rows import Answers
 from hiprobe.store.taps import FRAMES_LAST, FRAMES_MEAN, HEADS, HIDDEN_STATES, Tap
 from hiprobe.sweep.method_table import PAPERS
 from hiprobe.sweep.pipeline import SweepConfig
@@ -14,22 +15,29 @@ from hiprobe.sweep.tables import TABLES, TableConfig
 from tests.conftest import write_store
 
 HEADS_OF = [Tap(HEADS, (1, 2, 3, 4), 12, prompt=one, num_heads=3) for one in ("", "other")]
+SEVERITIES = [Tap(HIDDEN_STATES, (4,), 16, prompt=f"severity-{step}") for step in (50, 100)]
 ALL = [
     *HEADS_OF,
+    *SEVERITIES,
     Tap(HIDDEN_STATES, (0, 1, 2, 3, 4), 16, prompt="other"),
     Tap(FRAMES_MEAN, (0, 1, 2, 3, 4), 16),
     Tap(FRAMES_LAST, (0, 1, 2, 3, 4), 16),
 ]
 
 
+ANSWERS = Answers(
+    ("Yes", "No"), (0, 1), np.eye(2, 16, dtype="f4"), np.zeros(2, "f4"), np.ones(16, "f4"), 1e-6, 4
+)
+
+
 def mark(tap, states, segments):
-    states[2, segments, :4] += 2.0
+    states[min(2, len(states) - 1), segments, :4] += 2.0
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     path = tmp_path_factory.mktemp("methods") / "s.zarr"
-    return write_store(path, num_videos=32, taps=ALL, mark=mark)
+    return write_store(path, num_videos=32, taps=ALL, mark=mark, answers=ANSWERS)
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +57,8 @@ def test_every_method_and_tap_has_a_row_and_controls_stand_below(table):
         "hiprobe, dlsp, prompt other",
         "robust-heads",
         "spherical",
+        "answers",
+        "ordinal",
         "spherical, frames_last",
         "control: video oracle",
         "control: video means",
@@ -66,10 +76,11 @@ def test_a_row_is_what_probe_and_evaluate_give(path, table, tmp_path):
         "hiprobe, dlsp, heads": {"layer": "dlsp", "tap": HEADS},
         "robust-heads": {"method": "robust-heads"},
         "spherical, frames_last": {"method": "spherical", "tap": FRAMES_LAST},
+        "ordinal": {"method": "ordinal", "fraction": 1.0},
     }.items():
         found = []
         for seed in (0, 1):
-            probe = run_probe(ProbeConfig(path, fraction=0.8, seed=seed, **options))
+            probe = run_probe(ProbeConfig(path, seed=seed, **{"fraction": 0.8, **options}))
             probe.save(tmp_path / "probe.json")
             config = EvaluateConfig(path, tmp_path / "probe.json", tmp_path / "r", num_resamples=0)
             found.append(run_evaluate(config))
@@ -97,8 +108,9 @@ def test_differences_are_paired_with_the_papers(table):
     assert (others["auc_difference"] <= others["auc_high"]).all()
     assert others["auc_p_holm"].between(0, 1).all()
     header, first, *_ = table.cells()
-    assert header[-3:] == ["AUC − paper's", "p", "paper"]
-    assert first[-3:] == ["–", "–", ""]
+    place = header.index("AUC − paper's")
+    assert header[place + 1] == "p"
+    assert first[place : place + 2] == ["–", "–"]
 
 
 def test_what_the_taps_do_not_allow_is_said(tmp_path):
@@ -108,6 +120,7 @@ def test_what_the_taps_do_not_allow_is_said(tmp_path):
     assert result.exit_code == 0, result.output
     written = (tmp_path / "out/methods.md").read_text()
     assert "robust-heads is left out" in written
+    assert "answers is left out" in written
     assert "--taps heads" in written
     assert "control: last layer" in written
     assert (tmp_path / "out/methods-experiments.csv").exists()

@@ -96,9 +96,12 @@ def test_an_interrupted_sweep_goes_on(store, tmp_path, monkeypatch):
 
 def test_each_layer_is_read_once(store, tmp_path, monkeypatch):
     reads, layer = [], FeatureStore.layer
-    monkeypatch.setattr(
-        FeatureStore, "layer", lambda self, *args: reads.append(args[0]) or layer(self, *args)
-    )
+
+    def counted(self, number, *others, **place):
+        reads.append(number)
+        return layer(self, number, *others, **place)
+
+    monkeypatch.setattr(FeatureStore, "layer", counted)
     run_sweep(grid(store, seeds=tuple(range(5))), tmp_path / "sweep.csv")
     assert sorted(reads) == [1, 1, 2, 2, 3, 3, 4, 4]  # training and test videos
 
