@@ -41,6 +41,8 @@ from hiprobe.sweep.table_rows import TableConfig, averaged_row, finished
 CONTROL = "control: "
 PAPERS = "hiprobe, dlsp (the paper's)"
 NUM_RESAMPLES = 1000
+# For methods that learn nothing of the training videos.
+NO_DRAW = {"fraction": 1.0, "num_videos": None}
 
 
 @dataclass(frozen=True)
@@ -109,12 +111,14 @@ def _settings(store: FeatureStore) -> Iterator[tuple[str, dict[str, Any]]]:
         if tap != HIDDEN_STATES:
             yield f"hiprobe, dlsp, {tap}", {"layer": "dlsp", "tap": tap}
     of_ordinal = set(severity_prompts(store.prompts, SEVERITY).values())
-    for prompt in [one for one in store.prompts[1:] if one not in of_ordinal]:
+    questions = [one for one in store.prompts[1:] if one not in of_ordinal]
+    for prompt in questions:
         yield f"hiprobe, dlsp, prompt {prompt}", {"layer": "dlsp", "prompt": prompt}
     for method in METHODS:
         if method != DEFAULT_METHOD:
-            whole = {"fraction": 1.0, "num_videos": None} if method in UNTRAINED else {}
-            yield method, {"method": method, **whole}
+            yield method, {"method": method, **(NO_DRAW if method in UNTRAINED else {})}
+    for prompt in questions:
+        yield f"answers, prompt {prompt}", {"method": "answers", "prompt": prompt, **NO_DRAW}
     if FRAMES_LAST in store.taps:
         yield f"spherical, {FRAMES_LAST}", {"method": "spherical", "tap": FRAMES_LAST}
 

@@ -2,7 +2,8 @@
 
 Trained weights, random weights and 38 pixel statistics, side by side, with the same probes: on
 generated clips, on real fights, and on six videos of UCF-Crime (the real footage only where it
-lies in ``../shared/data``). Everything in the document was measured by this script in one run.
+lies in ``../shared/data``). On the trained model's states also all methods of one pass. Everything
+in the document was measured by this script in one run.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pandas as pd
 from benchmarks.demo_model.described import describe_unseen_clips
 from benchmarks.demo_model.document import write_document
 from benchmarks.demo_model.experiments import Experiment, run_experiments
+from benchmarks.demo_model.methods import Compared, compare_methods
 from benchmarks.demo_model.stores import make_manifests, make_stores
 from hiprobe.demo.model import TRAINED_MODEL
 
@@ -39,16 +41,17 @@ def main() -> None:
     manifests = make_manifests(arguments.folder, shared, arguments.clips)
     stores = {name: make_stores(arguments.folder, path, name) for name, path in manifests.items()}
     experiments = list(run_experiments(stores, range(arguments.seeds)))
+    compared = list(compare_methods(arguments.folder, stores, manifests, range(arguments.seeds)))
     described = describe_unseen_clips(TRAINED_MODEL, arguments.captions)
-    write_document(arguments.out, experiments, described)
+    write_document(arguments.out, experiments, compared, described)
     out = Path("benchmarks/out/demo_model.json")
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(_figures(experiments), indent=1) + "\n")
+    out.write_text(json.dumps(_figures(experiments, compared), indent=1) + "\n")
     print(f"wrote {arguments.out / 'demo-model.md'} and {out}")
 
 
-def _figures(experiments: Sequence[Experiment]) -> dict[str, float]:
-    """Flat figures: mean AUC at DLSP's layer, at the best layer and at the last."""
+def _figures(experiments: Sequence[Experiment], compared: Sequence[Compared]) -> dict[str, float]:
+    """Flat figures: mean AUC at DLSP's layer, at the best layer and at the last; of methods."""
     figures = {}
     for experiment in experiments:
         for name, draws in experiment.draws.items():
@@ -58,6 +61,9 @@ def _figures(experiments: Sequence[Experiment]) -> dict[str, float]:
             figures[f"{prefix}_dlsp"] = float(np.mean([draw.auc[draw.chosen] for draw in draws]))
             figures[f"{prefix}_best"] = float(above.max())
             figures[f"{prefix}_last"] = float(above.iloc[-1])
+    for one in compared:
+        rows = one.table.rows.set_index("setting")["auc"]
+        figures |= {f"{one.name}: {setting}, auc": float(auc) for setting, auc in rows.items()}
     return {name: round(value, 4) for name, value in figures.items()}
 
 

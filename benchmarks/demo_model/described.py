@@ -1,4 +1,4 @@
-"""What the trained model says about segments of unseen clips, beside what is truly in them."""
+"""What the trained model says of unseen clips, to open prompts and to questions, and the truth."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from hiprobe.demo.captions import NOTHING, STYLES, caption, seen_events, verb
 from hiprobe.demo.clips import ANOMALOUS_EVENTS, Renderer, plan_clips
+from hiprobe.demo.questions import draw_question, seen_actions
 from hiprobe.demo.training_data import Sample, draw_sample
 from hiprobe.extract.backbone import DEFAULT_PROMPT, chat_text, process_segments
 from hiprobe.extract.segments import SEGMENT_FRAMES
@@ -33,12 +34,17 @@ class Described:
         The true caption in each style.
     verb : str
         What is done in the first event that a caption tells; empty if nobody is there.
+    question, answer, true_answer : str
+        One that is answered by yes or no.
     """
 
     sample: Sample
     said: str
     truths: tuple[str, ...]
     verb: str
+    question: str
+    answer: str
+    true_answer: str
 
     @property
     def is_exact(self) -> bool:
@@ -52,24 +58,32 @@ class Described:
 
 
 def describe_unseen_clips(model: Path, num_segments: int) -> list[Described]:
-    """Caption one segment of each of many clips; that of an anomalous clip shows its anomaly."""
+    """Describe, and ask about, one segment of each of many clips, its anomaly if it has one."""
     processor = AutoProcessor.from_pretrained(model)
     network = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
-    text = chat_text(processor, DEFAULT_PROMPT)
-    described = []
-    for samples in _batches(num_segments):
+
+    def answer(samples: list[Sample], prompts: list[str]) -> list[str]:
         inputs = process_segments(
             processor,
-            [text] * len(samples),
+            [chat_text(processor, prompt) for prompt in prompts],
             [sample.segment for sample in samples],
             [sample.clip.fps for sample in samples],
         )
         with torch.inference_mode():
             tokens = network.generate(**inputs, max_new_tokens=60, do_sample=False)
-        answers = processor.batch_decode(
-            tokens[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True
-        )
-        described += [_judge(*pair) for pair in zip(samples, answers, strict=True)]
+        told = tokens[:, inputs["input_ids"].shape[1] :]
+        return [text.strip() for text in processor.batch_decode(told, skip_special_tokens=True)]
+
+    rng = np.random.default_rng(CAPTIONS_SEED)
+    described = []
+    for samples in _batches(num_segments):
+        asked = [draw_question(_seen(sample), rng) for sample in samples]
+        said = answer(samples, [DEFAULT_PROMPT] * len(samples))
+        answers = answer(samples, [question for question, _ in asked])
+        for sample, text, (question, truth), told in zip(
+            samples, said, asked, answers, strict=True
+        ):
+            described.append(_described(sample, text, question, told, truth))
     return described
 
 
@@ -85,8 +99,13 @@ def _batches(num_segments: int) -> Iterator[list[Sample]]:
         yield samples
 
 
-def _judge(sample: Sample, said: str) -> Described:
+def _seen(sample: Sample) -> set[str]:
+    return seen_actions(sample.clip, sample.segment.start_frame, sample.segment.stop_frame)
+
+
+def _described(sample: Sample, said: str, question: str, answer: str, truth: str) -> Described:
     start, stop = sample.segment.start_frame, sample.segment.stop_frame
     events = seen_events(sample.clip, start, stop)
     truths = tuple(caption(sample.clip, start, stop, style) for style in STYLES)
-    return Described(sample, said.strip(), truths, verb(events[0]) if events else "")
+    told = verb(events[0]) if events else ""
+    return Described(sample, said, truths, told, question, answer, truth)

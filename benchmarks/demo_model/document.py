@@ -13,8 +13,10 @@ import pandas as pd
 
 from benchmarks.demo_model.described import Described
 from benchmarks.demo_model.experiments import Experiment
+from benchmarks.demo_model.methods import Compared
 from benchmarks.demo_model.study import Draw
 from hiprobe.demo.model import TRAINED_MODEL
+from hiprobe.demo.questions import NO, YES
 from hiprobe.demo.training_data import HELD_OUT_EVENTS
 
 # What stands above this line in the document is written by hand, and kept.
@@ -22,17 +24,22 @@ MARKER = "<!-- Everything below is written by `make bench-demo-model`. -->"
 NAMES = {"trained": "trained", "random": "random weights", "pixels": "pixel statistics"}
 COLOURS = {"trained": "#1f6feb", "random": "#8c959f", "pixels": "#bf8700"}
 NUM_SHOWN_CAPTIONS = 10
+SHOWN_METRICS = ("auc", "ap", "localized_auc")
 
 
 def write_document(
-    folder: Path, experiments: Sequence[Experiment], described: Sequence[Described]
+    folder: Path,
+    experiments: Sequence[Experiment],
+    compared: Sequence[Compared],
+    described: Sequence[Described],
 ) -> None:
     """Write ``demo-model.md`` below its marker, and ``demo-model.svg``."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "demo-model.md"
     prose = path.read_text().partition(MARKER)[0] if path.exists() else "# The demo's model\n\n"
     parts = [_training(), *[_section(experiment) for experiment in experiments]]
-    path.write_text("\n".join([prose + MARKER, "", *parts, _captions(described)]))
+    parts += [_methods(compared), _captions(described), _answers(described)]
+    path.write_text("\n".join([prose + MARKER, "", *parts]))
     _plot(folder / "demo-model.svg", experiments)
 
 
@@ -97,6 +104,51 @@ def _section(experiment: Experiment) -> str:
     pixels = [_spread(_frame(draws["pixels"], name)[1]) for name in ("auc", "paper_auc")]
     lines.append(_row(NAMES["pixels"], [*pixels, "", "", ""]))
     return "\n".join([*lines, ""])
+
+
+def _methods(compared: Sequence[Compared]) -> str:
+    """All methods of one pass, by footage."""
+    lines = [
+        "### All methods of one pass",
+        "",
+        "`hiprobe table methods` on the trained model's stores: all learn from the same clips and "
+        "are tested on the same. p is corrected (Holm) within each table.",
+        "",
+    ]
+    for one in compared:
+        lines += [f"#### {one.title}", "", one.text, ""]
+        header, *rows = one.table.cells(SHOWN_METRICS)
+        lines += [_row(header[0], header[1:]), "|---" * len(header) + "|"]
+        lines += [*(_row(row[0], row[1:]) for row in rows), ""]
+        lines += [*(f"- {note}" for note in one.table.notes if "left out" in note), ""]
+    return "\n".join(lines)
+
+
+def _answers(described: Sequence[Described]) -> str:
+    """How often questions are answered rightly, by what the clip shows."""
+    lines = [
+        "### What it answers to questions",
+        "",
+        "One question about each of the same segments, half of them truly answered by yes where "
+        'anything is done in the clip, such as "'
+        + described[0].question
+        + '" Answers that are true:',
+        "",
+        "| the clip shows | segments | true answers | of true yes | of true no |",
+        "|---|---|---|---|---|",
+    ]
+    for kind in sorted({one.sample.clip.category for one in described}):
+        own = [one for one in described if one.sample.clip.category == kind]
+        name = (kind or "nothing anomalous") + " (held out)" * (kind in HELD_OUT_EVENTS)
+        cells = [str(len(own)), _share_right(own)]
+        cells += [_share_right([d for d in own if d.true_answer == one]) for one in (YES, NO)]
+        lines.append(_row(name, cells))
+    return "\n".join([*lines, ""])
+
+
+def _share_right(described: Sequence[Described]) -> str:
+    right = [one.answer == one.true_answer for one in described]
+    return f"{np.mean(right):.1%}" if right else "–"
 
 
 def _captions(described: Sequence[Described]) -> str:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from hiprobe.demo.clips import plan_clips, write_clips
 from hiprobe.demo.model import TRAINED_MODEL, build_random_model
+from hiprobe.demo.questions import INCIDENTS, question
 from hiprobe.extract.backbone import BackboneConfig
 from hiprobe.extract.pipeline import ExtractConfig, extract
 from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES, segment_ranges
@@ -26,6 +27,7 @@ from hiprobe.store import (
     read_manifest,
     write_manifest,
 )
+from hiprobe.store.taps import TAPS
 
 FEATURES = ("trained", "random", "pixels")
 # Neither the demo's default clips (seed 0) nor any that the model was trained on.
@@ -54,14 +56,18 @@ def make_manifests(folder: Path, shared_data: Path, num_clips: int) -> dict[str,
 
 
 def make_stores(folder: Path, manifest: Path, name: str) -> dict[str, FeatureStore]:
-    """Make, or open, the three stores of some footage."""
+    """Make, or open, the three stores of some footage; the trained model's has all taps."""
     random = folder / "random-model"
     if not random.exists():
         build_random_model(random)
     stores = {}
-    for features, model in (("trained", TRAINED_MODEL), ("random", random)):
+    prompts = (("incident", question(INCIDENTS)),)
+    for features, config in (
+        ("trained", BackboneConfig(str(TRAINED_MODEL), further_prompts=prompts, taps=TAPS[1:])),
+        ("random", BackboneConfig(str(random))),
+    ):
         path = folder / f"{name}-{features}.zarr"
-        extract(ExtractConfig(manifest, path, BackboneConfig(str(model)), batch_size=16))
+        extract(ExtractConfig(manifest, path, config, batch_size=16))
         stores[features] = FeatureStore.open(path)
     path = folder / f"{name}-pixels.zarr"
     if not path.exists():

@@ -12,6 +12,7 @@ from hiprobe.demo import train as train_module
 from hiprobe.demo.captions import STYLES, caption, seen_events, verb
 from hiprobe.demo.clips import ANOMALOUS_EVENTS, Renderer, plan_clips
 from hiprobe.demo.model import TRAINED_MODEL, new_processor
+from hiprobe.demo.questions import NO, YES, draw_question, seen_actions
 from hiprobe.demo.training_data import (
     CLIPS_PER_BATCH,
     FIRST_TRAINING_SEED,
@@ -33,6 +34,10 @@ from hiprobe.extract.segments import NUM_KEYFRAMES, SEGMENT_FRAMES, keyframe_ind
 from hiprobe.extract.video import Segment
 
 GOLDEN = Path(__file__).parent / "golden/demo_model_states.npz"
+
+
+def _seen(sample):
+    return seen_actions(sample.clip, sample.segment.start_frame, sample.segment.stop_frame)
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +95,33 @@ def test_it_says_what_happens_in_unseen_clips(model):
     assert np.mean(right) > 0.8
 
 
+@pytest.mark.slow
+def test_it_answers_by_yes_or_no_as_one_token(model):
+    processor = AutoProcessor.from_pretrained(TRAINED_MODEL)
+    rows = [processor.tokenizer.convert_tokens_to_ids(word) for word in (YES, NO)]
+    rng = np.random.default_rng(0)
+    clips = plan_clips(64, seed=5, kinds=TRAINED_EVENTS)
+    samples = [
+        draw_sample(
+            clip, Renderer(clip), clip.annotations[0][0] if clip.annotations else 40, "verb"
+        )
+        for clip in clips
+    ]
+    asked = [draw_question(_seen(sample), rng) for sample in samples]
+    inputs = process_segments(
+        processor,
+        [chat_text(processor, question) for question, _ in asked],
+        [sample.segment for sample in samples],
+        [sample.clip.fps for sample in samples],
+    )
+    with torch.inference_mode():
+        logits = model(**inputs).logits[:, -1]
+    # Nothing but the two is ever likely, and nearly always the right one is.
+    assert set(logits.argmax(dim=1).tolist()) <= set(rows)
+    says_yes = (logits[:, rows[0]] > logits[:, rows[1]]).numpy()
+    assert np.mean(says_yes == [answer == YES for _, answer in asked]) > 0.8
+
+
 def test_held_out_events_and_evaluation_clips_are_never_trained_on():
     assert set(TRAINED_EVENTS) | set(HELD_OUT_EVENTS) == set(ANOMALOUS_EVENTS)
     assert not set(TRAINED_EVENTS) & set(HELD_OUT_EVENTS)
@@ -98,8 +130,10 @@ def test_held_out_events_and_evaluation_clips_are_never_trained_on():
     for index in range(5):
         clips = plan_clips(CLIPS_PER_BATCH, FIRST_TRAINING_SEED + index, TRAINED_EVENTS)
         assert not {clip.seed for clip in clips} & evaluation
-        texts = [sample.text for sample in draw_samples(clips, np.random.default_rng(0))]
-        assert len(texts) == CLIPS_PER_BATCH * SEGMENTS_PER_CLIP
+        samples = list(draw_samples(clips, np.random.default_rng(0)))
+        texts = [sample.text for sample in samples]
+        texts += [draw_question(_seen(sample), np.random.default_rng(1))[0] for sample in samples]
+        assert len(samples) == CLIPS_PER_BATCH * SEGMENTS_PER_CLIP
         assert not any("crowd" in text or "pavement" in text for text in texts)
     record = json.loads((TRAINED_MODEL / "training.json").read_text())
     assert record["held_out_events"] == list(HELD_OUT_EVENTS)
@@ -135,7 +169,7 @@ def test_a_training_batch_follows_from_its_index():
     for row in range(rows):
         told = batch["labels"][row][batch["labels"][row] >= 0]
         text = processor.tokenizer.decode(told)
-        assert text.endswith(".<|endoftext|>"), text
+        assert text.endswith(".<|endoftext|>") or text.startswith((YES, NO)), text
         assert text[0].isupper()
     assert batch["foreground"].shape == (rows * 24, 32)
     assert 0 < batch["foreground"].mean() < 0.3

@@ -59,6 +59,7 @@ def test_every_method_and_tap_has_a_row_and_controls_stand_below(table):
         "spherical",
         "answers",
         "ordinal",
+        "answers, prompt other",
         "spherical, frames_last",
         "control: video oracle",
         "control: video means",
@@ -77,6 +78,7 @@ def test_a_row_is_what_probe_and_evaluate_give(path, table, tmp_path):
         "robust-heads": {"method": "robust-heads"},
         "spherical, frames_last": {"method": "spherical", "tap": FRAMES_LAST},
         "ordinal": {"method": "ordinal", "fraction": 1.0},
+        "answers, prompt other": {"method": "answers", "prompt": "other", "fraction": 1.0},
     }.items():
         found = []
         for seed in (0, 1):
