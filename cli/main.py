@@ -67,6 +67,7 @@ store.command("merge")(hiprobe.cli.store.merge)
 store.command("subset")(hiprobe.cli.store.subset)
 store.command("export")(hiprobe.cli.store.export)
 store.command("import")(hiprobe.cli.store.import_)
+store.command("import-features")(hiprobe.cli.store.import_features)
 
 
 def _version(wanted: bool) -> None:

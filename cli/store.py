@@ -227,6 +227,58 @@ def import_(
     say(f"{store}: imported")
 
 
+def import_features(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A folder with a file of features a video, .npy, .npz, .h5 or .safetensors, named "
+            "by the video's id; or one such file with an array a video."
+        ),
+    ],
+    manifest: Annotated[Path, typer.Argument(help="The manifest, with num_frames.")],
+    store: Annotated[Path, typer.Argument(help="The store to make.")],
+    unit_frames: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rows are of so many frames each, one after the other."),
+    ] = None,
+    equal_parts: Annotated[
+        bool, typer.Option("--equal-parts", help="Rows are equal parts of the video.")
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option(help="What made the features, such as I3D. [default: SOURCE]")
+    ] = None,
+    name_ending: Annotated[
+        str, typer.Option(help="What names have behind the video's id, such as _i3d.")
+    ] = "",
+    crop_axis: Annotated[
+        Literal["first", "second"],
+        typer.Option(help="The axis of crops, where there are any: their mean is taken."),
+    ] = "first",
+) -> None:
+    """Make a store of features that other programs made, such as I3D, C3D or CLIP.
+
+    Arrays are (rows, features), or have crops. Of files with several arrays each becomes a layer.
+    """
+    from hiprobe.store.import_features import FeatureImport
+    from hiprobe.store.import_features import import_features as import_all
+
+    if (unit_frames is None) != equal_parts:
+        raise typer.BadParameter(
+            "say what a row is: either --unit-frames, such as 16, or --equal-parts"
+        )
+    config = FeatureImport(
+        source, manifest, store, unit_frames, name or source.stem, name_ending, crop_axis
+    )
+    warnings: list[str] = []
+    with progress("videos") as on_done:
+        num_videos, layers = import_all(config, on_done, warnings.append)
+    warn(warnings)
+    say(
+        f"{store}: {num_videos} videos; "
+        + ", ".join(f"layer {layer} is {name!r}" for layer, name in layers.items())
+    )
+
+
 def _certify(store: Path, num_segments: int, model: str | None, device: str, seed: int) -> None:
     """Compute random segments again, print the differences, and keep them in the store."""
     require_extract()
