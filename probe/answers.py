@@ -29,7 +29,7 @@ from hiprobe.store.scorers.answer_scorer import AnswerScorer
 from hiprobe.store.taps import HIDDEN_STATES
 
 # Yes is as likely as no: there are no labelled samples to set another by.
-EVEN_ODDS = {"value": 0.5, "kind": "even-odds"}
+EVEN_ODDS: dict[str, Any] = {"value": 0.5, "kind": "even-odds"}
 SEVERITY = "severity"
 PERCENT = re.compile(r"(.+)-(100|[1-9][0-9]?)")
 MIN_PROMPTS = 2
