@@ -152,9 +152,9 @@ def _answers(config: ProbeConfig, store: FeatureStore) -> Answers:
     answers = store.answers
     if answers is None:
         raise StoreError(
-            f"{store.path}: keeps no answers, the rows of the LM head: it is older than they are, "
-            "or its model does not end in an RMS norm and an LM head. `hiprobe extract` to another "
-            "store writes them."
+            f"{store.path}: keeps no answers, the rows of the LM head. The same `hiprobe extract` "
+            "again adds them, without running over videos, if its model ends in an RMS norm and an "
+            "LM head."
         )
     if not answers.has_yes_and_no:
         raise StoreError(

@@ -108,7 +108,7 @@ class OpenedStore:
         StoreError
             They are damaged.
         """
-        record = self.group.attrs.get(answer_rows.ATTRIBUTE)
+        record: Any = self.group.attrs.get(answer_rows.ATTRIBUTE)
         if record is None:
             return None
         arrays = {name: self.array(name) for name in answer_rows.ARRAYS}
@@ -119,7 +119,12 @@ class OpenedStore:
                     raise ValueError(f"{name} is of {own}")
                 if np.prod(arrays[name].shape, dtype=object) > MAX_ANSWER_VALUES:
                     raise ValueError(f"{name} has the shape {arrays[name].shape}")
-            values = {name: np.asarray(array[...]) for name, array in arrays.items()}
+            # Beyond is what a killed writer began to add, of which files may be missing.
+            count = len(record["tokens"])
+            values = {
+                name: np.asarray(arrays[name][:count] if dims[0] == "answer" else arrays[name][:])
+                for name, (dims, _) in answer_rows.ARRAYS.items()
+            }
             return Answers.of(record, values, self.states[HIDDEN_STATES].tap.num_features)
 
     def array(self, name: str) -> zarr.Array[Any]:
