@@ -190,12 +190,14 @@ def subset(
 
     `hiprobe extract … --layers-from PROBE.json` goes on with it for the other videos.
     """
+    from hiprobe.store import Probe
     from hiprobe.store.subset import subset as make_subset
 
     kept = options.chosen_layers(layers, layers_from)
+    inputs = None if layers_from is None else Probe.load(layers_from).inputs_of_all_draws
     with progress("copying") as on_done:
         num_videos = make_subset(
-            store, out, layers=kept, only=only or (), split=split, on_video=on_done
+            store, out, layers=kept, only=only or (), split=split, inputs=inputs, on_video=on_done
         )
     sizes = [f"{folder_bytes(one) / 1e6:.1f}" for one in (store, out)]
     say(f"{out}: {num_videos} videos; {sizes[1]} MB, of {sizes[0]} MB in {store}")
