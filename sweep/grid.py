@@ -144,8 +144,8 @@ class SweepConfig:
         store.check_layers(layers, **self.place)
         if self.measured_rules and not any(layers):
             raise HiProbeError(
-                "rules and the method spherical choose among layers above 0, and the sweep has none "
-                "of them: give others with --layers."
+                "rules and the method spherical choose among layers above 0, and the sweep has "
+                "none of them: give others with --layers."
             )
         return layers
 
