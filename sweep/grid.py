@@ -137,11 +137,16 @@ class SweepConfig:
         Raises
         ------
         HiProbeError
-            One is not in the store.
+            One is not in the store, or there is none to choose from.
         """
         above_0 = layers_above_0(store, self.tap, self.prompt)
         layers = above_0 if self.layers is None else [*self.layers]
         store.check_layers(layers, **self.place)
+        if self.measured_rules and not any(layers):
+            raise HiProbeError(
+                "rules and the method spherical choose among layers above 0, and the sweep has "
+                "none of them: give others with --layers."
+            )
         return layers
 
     @property

@@ -249,6 +249,8 @@ def test_another_store_is_tested_on(path, tmp_path):
         ({"methods": ()}, "the sweep has no method, expected at least one"),
         ({"methods": ("answers",), "rules": ("last",)}, "rules last choose layers for the method"),
         ({"methods": ("ordinal",), "layers": (3,)}, "at its last layer: leave --layers out"),
+        ({"methods": ("spherical",), "layers": (0,)}, "choose among layers above 0, and the sweep"),
+        ({"methods": ("hiprobe",), "rules": ("dlsp",), "layers": (0,)}, "choose among layers abo"),
         ({"tap": FRAMES_LAST, "methods": ("robust-heads",)}, "leave --tap frames_last out"),
         ({"mil": 2, "methods": ("hiprobe", "answers")}, "leave --mil out"),
         ({"prompt": "other", "methods": ("ordinal",)}, "has 0 prompts named other-N"),
