@@ -7,16 +7,17 @@ from transformers import AutoModelForImageTextToText
 
 from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.config import BackboneConfig
+from hiprobe.extract.internvl_chat import load_internvl_chat
 from tests.extract.test_backbone import FAMILIES, checkpoints, read
+from tests.extract.test_internvl_chat import VARIANTS, build, random_segment
 
 __all__ = ["checkpoints"]
 
 TAPS = ("heads", "frames_mean", "frames_last")
 
 
-def expected_taps(folder, inputs, layers):
+def expected_taps(model, inputs, layers):
     """The same from the whole model's own `output_hidden_states` and plain hooks."""
-    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     heads = {}
     blocks = model.model.language_model.layers
     for index, block in enumerate(blocks, start=1):
@@ -44,11 +45,13 @@ def expected_taps(folder, inputs, layers):
     return {name: np.stack(values) for name, values in found.items()}
 
 
-def check(folder, segments, fps, layers=None, taps=TAPS):
+def check(folder, segments, fps, layers=None, taps=TAPS, model=None):
     backbone = Backbone(BackboneConfig(str(folder), device="cpu", layers=layers, taps=taps))
     inputs = backbone.prepare(segments, fps)
     found = backbone.all_states(inputs)
-    expected = expected_taps(folder, inputs, backbone.layers)
+    if model is None:
+        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    expected = expected_taps(model.eval(), inputs, backbone.layers)
     assert {*found} == {"hidden_states", *(f"taps/{name}" for name in taps)}
     for name in taps:
         np.testing.assert_allclose(found[f"taps/{name}"], expected[name], rtol=0, atol=1e-5)
@@ -66,6 +69,14 @@ def test_all_taps_equal_transformers_own(checkpoints, make_video, family):
 def test_taps_of_a_real_video(checkpoints, shared_data, family):
     segments, fps = read(shared_data / "videos/demo/car_accident.mp4")
     check(checkpoints[family], segments[:2], fps)
+
+
+@pytest.mark.parametrize("name", ["internlm2", "qwen2"])
+def test_taps_of_the_original_internvl_layout(tmp_path, name):
+    decoder, form, options = VARIANTS[name]
+    build(tmp_path, decoder, form, **options)
+    model, _, _ = load_internvl_chat(str(tmp_path), dtype=torch.float32)
+    check(tmp_path, [random_segment(0), random_segment(1)], 25.0, model=model)
 
 
 @pytest.mark.parametrize("taps", [("heads",), ("frames_mean",), ("frames_last", "heads")])

@@ -13,6 +13,7 @@ from hiprobe.extract.backbone import Backbone
 from hiprobe.extract.config import BackboneConfig
 from hiprobe.store.taps import array_name
 from tests.extract.test_backbone import FAMILIES, checkpoints, read
+from tests.extract.test_internvl_chat import VARIANTS, build, random_segment
 
 __all__ = ["checkpoints"]
 TAPS = ("heads", "frames_mean", "frames_last")
@@ -65,6 +66,14 @@ def test_states_of_each_prompt_equal_those_of_a_run_of_its_own(sharp, make_video
     # So few frames a second that Qwen2.5-VL counts further in time than in space.
     config = BackboneConfig(str(sharp[family]), device="cpu", taps=TAPS)
     assert_equal_to_runs_of_their_own(config, *read(make_video(num_frames=54, fps=5)))
+
+
+@pytest.mark.parametrize("name", ["internlm2", "qwen2"])
+def test_so_do_those_of_the_original_internvl_layout(tmp_path, name):
+    decoder, form, options = VARIANTS[name]
+    build(tmp_path, decoder, form, **options)
+    config = BackboneConfig(str(tmp_path), device="cpu", taps=TAPS)
+    assert_equal_to_runs_of_their_own(config, [random_segment(0), random_segment(1)], 25.0)
 
 
 def test_so_do_those_of_a_trained_model_on_a_real_video(shared_data):
