@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText
+from transformers import AutoModelForImageTextToText, Qwen3NextConfig, Qwen3NextModel
 
 from hiprobe.extract.backbone import Backbone
-from hiprobe.extract.config import BackboneConfig
+from hiprobe.extract.config import BackboneConfig, ExtractConfig
 from hiprobe.extract.internvl_chat import load_internvl_chat
+from hiprobe.extract.pipeline import extract
+from hiprobe.extract.segment_taps import SegmentTaps
+from hiprobe.store import ModelError, VideoRecord, write_manifest
 from tests.extract.test_backbone import FAMILIES, checkpoints, read
 from tests.extract.test_internvl_chat import VARIANTS, build, random_segment
 
@@ -93,3 +96,35 @@ def test_a_batch_of_taps_equals_one_at_a_time(checkpoints, make_video, family):
     for name, values in found.items():
         alone = np.concatenate([one[name] for one in single], axis=1)
         np.testing.assert_allclose(values, alone, rtol=0, atol=1e-5)
+
+
+def test_a_model_that_has_not_what_a_tap_needs_is_refused():
+    # Three layers of linear attention, then one of the usual kind; and no visual tokens.
+    config = Qwen3NextConfig(
+        **{"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "head_dim": 8},
+        **{"num_key_value_heads": 2, "intermediate_size": 32, "moe_intermediate_size": 8},
+        **{"linear_num_key_heads": 2, "linear_num_value_heads": 2, "linear_key_head_dim": 8},
+        **{"shared_expert_intermediate_size": 8, "num_experts": 2, "num_experts_per_tok": 1},
+        **{"linear_value_head_dim": 8, "vocab_size": 50},
+    )
+    decoder = Qwen3NextModel(config)
+    for layers, tap, said in (
+        ((0, 1, 4), "heads", "layer 1 of Qwen3NextModel has no self_attn.o_proj, whose input"),
+        ((0,), "heads", "layer 0 has no heads. Ask for more --layers"),
+        ((0, 4), "frames_mean", "Qwen3NextModel does not say which tokens are visual: its conf"),
+    ):
+        with pytest.raises(ModelError, match=f"^--taps {tap}: {said}"):
+            SegmentTaps(decoder, decoder, layers, 4, (tap,))
+    (heads,) = SegmentTaps(decoder, decoder, (0, 4), 4, ("heads",)).taps
+    assert (heads.layers, heads.num_heads, heads.num_features) == ((4,), 4, 32)
+
+
+def test_it_is_refused_before_there_is_a_store(checkpoints, make_video, tmp_path):
+    record = VideoRecord("v", str(make_video()), "train", "normal")
+    write_manifest(tmp_path / "m.csv", [record])
+    backbone = BackboneConfig(
+        str(checkpoints["internvl"]), device="cpu", layers=(0,), taps=("heads",)
+    )
+    with pytest.raises(ModelError, match="--taps heads: layer 0 has no heads"):
+        extract(ExtractConfig(tmp_path / "m.csv", tmp_path / "s.zarr", backbone))
+    assert not (tmp_path / "s.zarr").exists()
