@@ -19,6 +19,7 @@ from hiprobe.store import FeatureStore, VideoRecord, write_manifest
 from hiprobe.store.taps import array_name
 from hiprobe.store.verify import verify
 from tests.extract.test_backbone import FAMILIES, checkpoints, read
+from tests.extract.test_internvl_chat import VARIANTS, build, random_segment
 
 __all__ = ["checkpoints"]
 TAPS = ("heads", "frames_mean", "frames_last")
@@ -157,6 +158,14 @@ def test_a_store_of_prompts_before_the_video_is_filled_and_gains_more(
         rtol=0,
         atol=1e-5,
     )
+
+
+@pytest.mark.parametrize("name", ["internlm2", "qwen2"])
+def test_so_do_those_of_the_original_internvl_layout(tmp_path, name):
+    decoder, form, options = VARIANTS[name]
+    build(tmp_path, decoder, form, **options)
+    config = BackboneConfig(str(tmp_path), device="cpu", taps=TAPS)
+    assert_equal_to_runs_of_their_own(config, [random_segment(0), random_segment(1)], 25.0)
 
 
 def test_so_do_those_of_a_trained_model_on_a_real_video(shared_data):
