@@ -15,11 +15,12 @@ from hiprobe.store.block_writer import BlockWriter
 from hiprobe.store.errors import StoreError, write_errors
 from hiprobe.store.journal import JournalWriter, last_counter
 from hiprobe.store.journal_log import Block
-from hiprobe.store.opened import OpenedStore, is_half_created
+from hiprobe.store.opened import OpenedStore
 from hiprobe.store.ownership import clear, lock_store, sweep
 from hiprobe.store.pending_labels import PENDING_LABELS
 from hiprobe.store.row_plan import PlannedVideo, plan_rows
 from hiprobe.store.small_files import ROOT_METADATA, SmallFiles
+from hiprobe.store.store_folder import is_half_created
 from hiprobe.store.taps import ATTRIBUTE, Tap
 
 
