@@ -2,10 +2,10 @@
 
 Each trial starts ``hiprobe extract --workers 2`` on real MP4s, waits until the workers commit,
 kills the whole process group with SIGKILL at a random instant, and starts the same command again.
-Whenever a store gets finished it must equal, byte for byte in the states and in every index array,
-one that was extracted undisturbed; then a new one is begun. After each kill, at most one block per
-worker may lie on the disk without a journal's line (so: would be written again), and no block may
-ever be committed twice.
+Whenever a store gets finished it must equal, byte for byte in the states of all taps and prompts
+and in every index array, one that was extracted undisturbed; then a new one is begun. After each
+kill, at most one block per worker may lie on the disk without a journal's line (so: would be
+written again), and no block may ever be committed twice.
 """
 
 from __future__ import annotations
@@ -33,8 +33,17 @@ from hiprobe.manifest.folder import folder_manifest
 from hiprobe.store import write_manifest
 from hiprobe.store.journal import read_journal
 from hiprobe.store.schema import INDEX_ARRAYS
+from hiprobe.store.taps import taps_of
 
 NUM_WORKERS = 2
+FURTHER = (
+    "--taps",
+    "heads,frames_mean,frames_last",
+    "--prompt",
+    "a=Is it odd?",
+    "--prompt",
+    "b=What?",
+)
 
 
 def main() -> None:
@@ -84,7 +93,7 @@ def _start(folder: Path, store: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "hiprobe.cli", "extract", folder / "manifest.csv", store]
     options = ["--model", TRAINED_MODEL, "--workers", NUM_WORKERS, "--batch-size", 8, "--parity", 0]
     return subprocess.Popen(
-        [str(part) for part in (*command, *options)],
+        [str(part) for part in (*command, *options, *FURTHER)],
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -125,7 +134,9 @@ def _check_after_kill(store: Path, counts: Counter[str]) -> None:
 def _compare(store: Path, undisturbed: Path) -> None:
     """Compare all arrays, padding included."""
     one, other = zarr.open_group(store, mode="r"), zarr.open_group(undisturbed, mode="r")
-    for name in ("hidden_states", "layer", *(array.name for array in INDEX_ARRAYS)):
+    taps = taps_of(one.attrs)
+    assert len(taps) == 5, taps
+    for name in ("hidden_states", *taps, "layer", *(array.name for array in INDEX_ARRAYS)):
         left, right = np.asarray(one[name][:]), np.asarray(other[name][:])  # type: ignore[index]
         if left.dtype.kind == "f":
             left, right = left.view(np.uint8), right.view(np.uint8)

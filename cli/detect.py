@@ -55,7 +55,9 @@ def detect(
         threshold=threshold,
     )
     detection = live.detect_live(
-        config, trained.threshold["value"] if threshold is None else threshold
+        config,
+        trained.threshold["value"] if threshold is None else threshold,
+        trained.origin.window,
     )
     descriptions = []
     if explain_intervals:

@@ -12,17 +12,26 @@ from rich.text import Text
 from hiprobe.cli.output import say, terminal
 from hiprobe.extract.detect import DetectConfig, Detection, detect
 from hiprobe.extract.video import VideoInfo
+from hiprobe.store.windows import Window
 
 BARS = "▁▂▃▄▅▆▇█"
 
 
-def detect_live(config: DetectConfig, threshold: float) -> Detection:
+def detect_live(config: DetectConfig, threshold: float, window: Window | None = None) -> Detection:
     """Detect, with a growing curve on a terminal, or else a line a segment.
 
     What is shown live are the raw scores; the closing curve is the smoothed one, for the last
-    segments' smoothed scores depend on those still to come.
+    segments' smoothed scores depend on those still to come. Where the model sees a window, what it
+    sees stands beside each segment.
     """
     console = terminal(stderr=True)
+
+    def seen(video: VideoInfo, own: tuple[int, int]) -> str:
+        if window is None:
+            return ""
+        ((start, stop),) = window.of_segments([own], video.num_frames, video.fps)
+        return f" (seen {start}-{stop})"
+
     if not console.is_terminal:
 
         def print_segment(
@@ -31,7 +40,8 @@ def detect_live(config: DetectConfig, threshold: float) -> Detection:
             mark = " above the threshold" if scores[-1] > threshold else ""
             start, stop = ranges[-1]
             console.print(
-                f"{start / video.fps:8.2f} s  frames {start}-{stop}  {scores[-1]:.4f}{mark}"
+                f"{start / video.fps:8.2f} s  frames {start}-{stop}{seen(video, ranges[-1])}  "
+                f"{scores[-1]:.4f}{mark}"
             )
 
         return detect(config, print_segment)
@@ -44,7 +54,8 @@ def detect_live(config: DetectConfig, threshold: float) -> Detection:
                     curve(scores, threshold, console.width),
                     Text(
                         f"{seconds:.1f} of {whole:.1f} s   score {scores[-1]:.3f}   "
-                        f"threshold {threshold:.3f}"
+                        f"threshold {threshold:.3f}   frames {ranges[-1][0]}-{ranges[-1][1]}"
+                        + seen(video, ranges[-1])
                     ),
                 )
             )
@@ -73,6 +84,9 @@ def print_detection(detection: Detection, descriptions: list[str], video: Path) 
         f"{video}: {len(found)} anomalous interval(s) in {detection.video.num_frames / fps:.1f} s, "
         f"threshold {detection.threshold:.4f}"
     )
+    if detection.windows is not None:
+        longest = int((detection.windows[:, 1] - detection.windows[:, 0]).max(initial=0))
+        say(f"of each segment the model saw up to {longest} frames around its middle")
     for index, (start, stop) in enumerate(found):
         inside = (detection.start_frames < stop) & (detection.stop_frames > start)
         peak = detection.smoothed[inside].max()

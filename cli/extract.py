@@ -120,8 +120,13 @@ def extract(
     require_extract()
     from hiprobe.cli import extract_progress
     from hiprobe.extract.config import BackboneConfig, ExtractConfig
-    from hiprobe.extract.prompts import as_asked, parse_prompts, with_probes_taps
-    from hiprobe.extract.settings import as_in_store
+    from hiprobe.extract.prompts import (
+        as_asked,
+        parse_prompts,
+        with_probes_first_prompt,
+        with_probes_taps,
+    )
+    from hiprobe.extract.settings import as_in_store, is_store
     from hiprobe.store import Probe
 
     try:
@@ -172,7 +177,11 @@ def extract(
     backbone = as_asked(config.backbone, prompts)
     if layers_from is not None:
         probe = Probe.load(layers_from)
-        backbone = with_probes_taps(backbone, probe, probe.inputs_of_all_draws)
+        read = probe.inputs_of_all_draws
+        backbone = with_probes_first_prompt(
+            backbone, probe, read, is_first=not prompts and not is_store(config.store)
+        )
+        backbone = with_probes_taps(backbone, probe, read)
     config = replace(config, backbone=backbone)
     config = as_in_store(config, _given(context))
     if dry_run:

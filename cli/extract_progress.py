@@ -253,6 +253,8 @@ def print_dry_run(config: ExtractConfig) -> None:
     """Say what there is to do, how large it will be, and how long it may take."""
     with terminal(stderr=True).status("opening the videos, timing the model"):
         plan = dry_run(config)
+    for note in plan.notes:
+        say(note)
     _print_failures(plan.failures)
     if not plan.num_videos:
         say(f"{config.store}: nothing is left to do of {config.manifest}")

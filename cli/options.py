@@ -95,7 +95,7 @@ def _layer_choice(text: str) -> str | int | tuple[int, ...] | None:
     return found[0] if len(found) == 1 else found
 
 
-def _method(text: str) -> str:
+def method(text: str) -> str:
     """Read a method's name; anything else is wrong usage."""
     if text not in METHODS:
         raise typer.BadParameter(f"{text!r}: expected {', '.join(METHODS)}")
@@ -242,7 +242,7 @@ LayerChoice = Annotated[
 Method = Annotated[
     str,
     typer.Option(
-        parser=_method,
+        parser=method,
         metavar="METHOD",
         help=f"Make the probe by this method, of {', '.join(METHODS)}: the paper's; on attention "
         "heads of two prompts or more, HeadHunt-VAD's; prototypes on the sphere, SphereVAD's; and "

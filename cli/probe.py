@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -108,11 +109,18 @@ def _print_result(result: Probe, out: Path) -> None:
     reads = "" if all(one.is_plain for one in result.inputs) else _reads(result)
     say(
         f"layer{'s' * (len(result.layers_read) > 1)} {layers} ({training['layer_choice']}), "
+        f"{_trained(training)}\n{reads}threshold {_threshold(result)}\n{_calibration(result)}\n"
+        f"wrote {out}; of other videos it needs `hiprobe extract {_needs(result, out)}`"
+    )
+
+
+def _trained(training: Mapping[str, Any]) -> str:
+    """Say on what it was trained."""
+    if not training["video_ids"]:
+        return "the model's own answer: nothing is trained"
+    return (
         f"trained on {len(training['video_ids'])} videos ({training['num_samples']} samples, "
-        f"{training['num_anomalous_samples']} anomalous)\n"
-        f"{reads}threshold {_threshold(result)}\n{_calibration(result)}\nwrote {out}; of other "
-        f"videos it needs `hiprobe extract --layers {layer_list(result.layers_of_all_draws)}"
-        f"{_taps(result)}`"
+        f"{training['num_anomalous_samples']} anomalous)"
     )
 
 
@@ -122,14 +130,16 @@ def _reads(result: Probe) -> str:
     return f"reads {'; '.join(listed)}\n"
 
 
-def _taps(result: Probe) -> str:
-    """Write the options of `extract` that fill the taps and prompts that are read."""
+def _needs(result: Probe, out: Path) -> str:
+    """Write the options of `extract` that fill what is read."""
+    from hiprobe.store.probe_members import layer_list
+
     inputs = result.inputs_of_all_draws
+    if any(one.prompt for one in inputs):
+        return f"--layers-from {out}"  # it knows the prompts' texts, too
     taps = ",".join(dict.fromkeys(one.tap for one in inputs))
-    prompts = dict.fromkeys(one.prompt for one in inputs if one.prompt)
-    return (f" --taps {taps}" if taps != "hidden_states" else "") + "".join(
-        f" --prompt {name}=TEXT" for name in prompts
-    )
+    layers = layer_list(result.layers_of_all_draws)
+    return f"--layers {layers}" + (f" --taps {taps}" if taps != "hidden_states" else "")
 
 
 def _threshold(result: Probe) -> str:
@@ -148,6 +158,8 @@ def _threshold(result: Probe) -> str:
 
 def _calibration(result: Probe) -> str:
     """Say whether scores are probabilities, and of what."""
+    if result.calibration is None and not result.training["video_ids"]:
+        return "scores are the model's p(yes): how often it is right, they do not say"
     if result.calibration is None:
         return "scores are not calibrated: no probabilities (--calibrate platt)"
     slope, intercept = result.calibration["slope"], result.calibration["intercept"]

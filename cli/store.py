@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -21,6 +22,7 @@ from hiprobe.cli.output import (
 )
 from hiprobe.cli.requirements import require_extract
 from hiprobe.store.errors import HiProbeError, listing
+from hiprobe.store.windows import SEGMENT, window_record
 
 if TYPE_CHECKING:
     from hiprobe.store import FeatureStore
@@ -32,7 +34,7 @@ def info(
         bool, typer.Option("--json", help="Print all of it as JSON, with how it was made.")
     ] = False,
 ) -> None:
-    """Say what a store holds: videos done and failed, bytes, percent."""
+    """Say what a store holds: videos done and failed, taps, prompts, bytes, percent."""
     from rich.table import Table
 
     from hiprobe.store import FeatureStore
@@ -49,7 +51,7 @@ def info(
     terminal().print(table)
     say(
         f"layers {features.layers[0]} to {features.layers[-1]} ({len(features.layers)}), "
-        f"{features.num_features} features"
+        f"{features.num_features} features{_further(content)}"
     )
     say(
         f"{content['num_done']} videos done, {content['num_failed']} failed, "
@@ -77,9 +79,28 @@ def _content(features: FeatureStore) -> dict[str, Any]:
         ),
         "layers": features.layers,
         "num_features": features.num_features,
+        "taps": features.taps,
+        "prompts": features.prompts,
+        "answers": [] if features.answers is None else [*features.answers.words],
+        "window": window_record(features.origin.window),
         "failures": dict(remarks["failed"]),
         "notes": {name: note for name, note in remarks["done"].items() if note},
     }
+
+
+def _further(content: Mapping[str, Any]) -> str:
+    """Name what there is beside the paper's states: lines, each after a line's end."""
+    lines = []
+    if len(content["taps"]) > 1:
+        lines.append(f"taps {', '.join(content['taps'])}")
+    if content["prompts"] != [""]:
+        lines.append(f"prompts {', '.join(name or '(the first)' for name in content['prompts'])}")
+    if content["answers"]:
+        lines.append(f"answers {', '.join(map(repr, content['answers']))}")
+    if content["window"] != SEGMENT:
+        (unit, length), *_ = content["window"].items()
+        lines.append(f"windows of {length:g} {unit} around the segments' middles")
+    return "".join(f"\n{line}" for line in lines)
 
 
 def verify(
@@ -190,12 +211,14 @@ def subset(
 
     `hiprobe extract … --layers-from PROBE.json` goes on with it for the other videos.
     """
+    from hiprobe.store import Probe
     from hiprobe.store.subset import subset as make_subset
 
     kept = options.chosen_layers(layers, layers_from)
+    inputs = None if layers_from is None else Probe.load(layers_from).inputs_of_all_draws
     with progress("copying") as on_done:
         num_videos = make_subset(
-            store, out, layers=kept, only=only or (), split=split, on_video=on_done
+            store, out, layers=kept, only=only or (), split=split, inputs=inputs, on_video=on_done
         )
     sizes = [f"{folder_bytes(one) / 1e6:.1f}" for one in (store, out)]
     say(f"{out}: {num_videos} videos; {sizes[1]} MB, of {sizes[0]} MB in {store}")

@@ -52,6 +52,16 @@ def sweep(
     ] = "0.2",
     labels: options.Labels = "video",
     samples_per_video: options.SamplesPerVideo = 1,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            parser=options.method,
+            metavar="METHOD",
+            help=f"Try this method, of {', '.join(options.METHODS)}; give it once for each. "
+            "hiprobe is the grid of layers and rules, and alone if left out; others have a row a "
+            "draw, or one in all where they learn nothing.",
+        ),
+    ] = None,
     rules: options.Rules = None,
     mil: options.Mil = 0,
     tap: options.Tap = None,
@@ -101,6 +111,7 @@ def sweep(
         allow_overlap=allow_overlap,
         tap=tap or "hidden_states",
         prompt=prompt,
+        methods=tuple(dict.fromkeys(method or ("hiprobe",))),
     )
     warnings: list[str] = []
     with progress("layers", stays=True) as on_task:
@@ -125,7 +136,7 @@ def _print_table(table: pd.DataFrame, out: Path) -> None:
     for name in ("store", "scorer", "l2", "videos", "layers", "AUC", "total error"):
         shown.add_column(name)
     # Areas do not depend on the threshold: one row of an experiment is enough.
-    once = table.drop_duplicates(["store", "layer", "rule", "scorer", "l2", "draw"])
+    once = table.drop_duplicates(["store", "method", "layer", "rule", "scorer", "l2", "draw"])
     for (store, scorer, l2, count), group in once.groupby(["store", "scorer", "l2", "num_videos"]):
         for name, own in _shown(group).items():
             shown.add_row(Path(store).name, scorer, f"{l2:g}", str(count), name, *_spread(own))
@@ -139,13 +150,18 @@ def _print_table(table: pd.DataFrame, out: Path) -> None:
 
 def _shown(group: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The experiments to show of one setting, one a draw, by what chose their layers."""
-    of_layer = dict(list(group[group["rule"] == ""].groupby("layer")))
-    chosen = {"DLSP's": group[group["is_dlsp_choice"]]}
-    chosen |= {"last": of_layer[max(of_layer)]}
+    chosen: dict[str, pd.DataFrame] = {}
+    of_layer = dict(list(group[group["layer"].notna()].groupby("layer")))
+    if of_layer:
+        chosen |= {"DLSP's": group[group["is_dlsp_choice"]], "last": of_layer[max(of_layer)]}
     chosen |= {f"rule {rule}": own for rule, own in group.groupby("rule") if rule}
-    best = max(of_layer, key=lambda layer: of_layer[layer]["auc"].mean())
-    # The maximum over layers on the very videos that it is shown for: nobody can choose it.
-    return chosen | {f"best on the test videos: {best}": of_layer[best]}
+    others = group[group["method"] != "hiprobe"]
+    chosen |= {f"method {method}": own for method, own in others.groupby("method", sort=False)}
+    if of_layer:
+        best = max(of_layer, key=lambda layer: of_layer[layer]["auc"].mean())
+        # The maximum over layers on the very videos that it is shown for: nobody can choose it.
+        chosen |= {f"best on the test videos: {best}": of_layer[best]}
+    return chosen
 
 
 def _spread(rows: pd.DataFrame) -> tuple[str, str]:

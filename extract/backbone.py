@@ -20,7 +20,7 @@ from hiprobe.extract.chat_template import chat_text
 from hiprobe.extract.compiled import compile_blocks
 from hiprobe.extract.config import DEFAULT_PROMPT, BackboneConfig
 from hiprobe.extract.device_frames import DeviceFrames
-from hiprobe.extract.forward_pass import ForwardPass
+from hiprobe.extract.forward_pass import ForwardPass, tokens_of_prompt
 from hiprobe.extract.frame_size import caps_pixels, frame_pixels, size_options
 from hiprobe.extract.lm_head import read_answers
 from hiprobe.extract.loading import (
@@ -69,6 +69,8 @@ class BackboneDescription:
         Kept beside the first prompt's ``hidden_states``.
     answers : Answers or None
         What of its LM head a store keeps.
+    notes : tuple of str
+        What is good to know before it runs.
     """
 
     provenance: dict[str, Any]
@@ -77,6 +79,7 @@ class BackboneDescription:
     device: str
     taps: tuple[Tap, ...] = ()
     answers: Answers | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Backbone:
@@ -164,12 +167,19 @@ class Backbone:
         fps : float or sequence of float
             Frames per second of their video, or of each one's.
         """
-        texts = [self._text] * len(segments)
         rates = [fps] * len(segments) if isinstance(fps, float | int) else fps
-        batch = process_segments(
-            self._processor, texts, segments, rates, self._pixels, self.config.fps_shown,
-            has_content=not self._frames.are_on_device,
-        ) | self._frames.decoded(segments)  # fmt: skip
+
+        def processed(text: str, *, has_content: bool) -> Any:
+            return process_segments(
+                self._processor, [text] * len(segments), segments, rates, self._pixels,
+                self.config.fps_shown, has_content=has_content,
+            )  # fmt: skip
+
+        batch = dict(processed(self._text, has_content=not self._frames.are_on_device))
+        batch |= self._frames.decoded(segments)
+        for number, text in enumerate(self._pass.whole_texts, 1):
+            # The pixel values are those of the first.
+            batch |= tokens_of_prompt(processed(text, has_content=False), number)
         # Cast here, in a reader's thread: the thread that runs the model has no time for it.
         return {
             name: self._pinned(value.to(self._model.dtype) if "pixel_values" in name else value)
@@ -271,6 +281,16 @@ class Backbone:
             str(self.device),
             taps=self.taps,
             answers=self.answers,
+            notes=self._notes(),
+        )
+
+    def _notes(self) -> tuple[str, ...]:
+        if not self._pass.whole_texts:
+            return ()
+        return (
+            "prompts: this model's chat template has the text before the video, so the "
+            f"{1 + len(self._pass.whole_texts)} prompts share nothing that could be computed once: "
+            "each takes a whole pass. Taps at visual tokens are those of the first.",
         )
 
 

@@ -59,7 +59,7 @@ class BackboneConfig:
     taps : tuple of str
         What to keep beside ``hidden_states``: of `hiprobe.store.taps.TAPS`.
     answers : tuple of str
-        Words, one token each, whose rows of the LM head a new store keeps beside the usual ones.
+        Words, one token each, whose rows of the LM head a store keeps beside the usual ones.
     """
 
     model: str

@@ -39,6 +39,8 @@ class DryRun:
         The least and the most of these.
     failures : dict of str to str
         Videos that cannot be opened, or whose files have changed, by id.
+    notes : tuple of str
+        See `hiprobe.extract.backbone.BackboneDescription`.
     """
 
     num_videos: int
@@ -48,6 +50,7 @@ class DryRun:
     seconds_per_segment: float
     failures: dict[str, str]
     seconds_range: tuple[float, float] = (0.0, 0.0)
+    notes: tuple[str, ...] = ()
 
 
 def dry_run(config: ExtractConfig) -> DryRun:
@@ -90,6 +93,7 @@ def dry_run(config: ExtractConfig) -> DryRun:
         median(times) if times else 0.0,
         failures,
         (min(times), max(times)) if times else (0.0, 0.0),
+        backbone.describe().notes,
     )
 
 

@@ -1,8 +1,13 @@
-"""What a model is run for: the states of all taps and prompts, out of one pass over a batch."""
+"""What a model is run for: the states of all taps and prompts, out of one pass over a batch.
+
+Where a chat template puts the text before the video, prompts share nothing of it: each is a pass of
+its own, over the same pixels and its own tokens. What is taken at visual tokens depends on the
+prompt then, and is that of the first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +17,16 @@ from hiprobe.extract.config import BackboneConfig
 from hiprobe.extract.first_token import FirstTokenTap, cut_top_block
 from hiprobe.extract.segment_taps import OF_FRAMES, SegmentTaps
 from hiprobe.extract.shared_prefix import Inputs, common_length, run_prompts
-from hiprobe.store import ModelError
 from hiprobe.store.taps import HIDDEN_STATES, Tap, array_name
+
+# Inputs of further prompts, beside those of the first: their names begin so, then the number.
+OF_PROMPT = "prompt-"
 
 
 class ForwardPass:
     """Runs a model once, or over what prompts share once, and keeps what is wanted of it.
+
+    Where prompts do not share the video, it runs the model once a prompt.
 
     Parameters
     ----------
@@ -34,11 +43,14 @@ class ForwardPass:
     ----------
     taps : tuple of Tap
         What `run` gives beside the first prompt's ``hidden_states``.
+    whole_texts : tuple of str
+        Of `texts`, further ones that share nothing with the first that could be computed once:
+        `run` needs their tokens too, see `tokens_of_prompt`.
 
     Raises
     ------
     ModelError
-        The model has not what a tap needs, or its template has the prompt before the video.
+        The model has not what a tap needs.
     """
 
     def __init__(
@@ -58,7 +70,8 @@ class ForwardPass:
         # it would find others, and give other states than in stores made before.
         if config.load_in != "8bit" and not self._further.needs_all_positions:
             cut_top_block(decoder)
-        self._suffixes = _suffixes(processor, texts) if len(texts) > 1 else []
+        self._suffixes = _suffixes(processor, texts)
+        self.whole_texts = () if self._suffixes else tuple(texts[1:])
         self._names = ["", *(name for name, _ in config.further_prompts)]
         width = int(decoder.config.hidden_size)
         self.taps = self._further.taps + tuple(
@@ -83,12 +96,14 @@ class ForwardPass:
         dict of str to (layer, segment, feature) Tensor
             By the names of the store's arrays.
         """
+        taken: dict[str, torch.Tensor] = {}
         if not self._suffixes:
             self._further.begin(inputs["input_ids"])
-            # Without cache: the answer is not wanted, only the state that would give it.
-            self._model(**inputs, use_cache=False)
-            return self._take("")
-        taken: dict[str, torch.Tensor] = {}
+            for number in range(1 + len(self.whole_texts)):
+                # Without cache: the answer is not wanted, only the state that would give it.
+                self._model(**_inputs_of_prompt(inputs, number), use_cache=False)
+                taken.update(self._take(self._names[number]))
+            return taken
 
         def on_prefix() -> None:
             taken.update(self._take_of_frames())
@@ -115,13 +130,39 @@ class ForwardPass:
         return {array_name(tap): states for tap, states in of_frames.items()}
 
 
+def tokens_of_prompt(inputs: Mapping[str, Any], number: int) -> dict[str, torch.Tensor]:
+    """What of a prompt's inputs is for each token, under names beside the first prompt's inputs.
+
+    Parameters
+    ----------
+    inputs : mapping
+        Of a processor, for the prompt and the same segments.
+    number : int
+        The prompt's, from 1 on.
+    """
+    tokens: torch.Tensor = inputs["input_ids"]
+    return {
+        f"{OF_PROMPT}{number}/{name}": value
+        for name, value in inputs.items()
+        if isinstance(value, torch.Tensor) and value.shape == tokens.shape
+    }
+
+
+def _inputs_of_prompt(inputs: Inputs, number: int) -> Inputs:
+    """The inputs of one prompt: what is of the video serves all."""
+    own = f"{OF_PROMPT}{number}/"
+    of_first = {name: one for name, one in inputs.items() if not name.startswith(OF_PROMPT)}
+    return of_first | {
+        name.removeprefix(own): one for name, one in inputs.items() if name.startswith(own)
+    }
+
+
 def _suffixes(processor: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Tokens of each prompt behind what all share, which must be the video at least."""
+    """Tokens of each prompt behind what all share; none where that does not hold the video."""
+    if len(texts) < 2:
+        return []
     tokens = [processor.tokenizer(text)["input_ids"] for text in texts]
     length = common_length(tokens)
     if processor.video_token in processor.tokenizer.decode(tokens[0][length:]):
-        raise ModelError(
-            "several prompts: this model's chat template has the text before the video, so they "
-            "share nothing that could be computed once. Extract each into a store of its own."
-        )
+        return []
     return [one[length:] for one in tokens]

@@ -106,8 +106,8 @@ def extract(
     on_warning : callable
         Called, before anything is computed, with labels that manifest and store disagree about.
     on_note : callable
-        Called with the name of each device, before the model is loaded, and with what befalls
-        workers.
+        Called with the name of each device, before the model is loaded, then with what is to be
+        known of the model's passes, and with what befalls workers.
 
     Raises
     ------
@@ -119,6 +119,8 @@ def extract(
     check_settings(config)
     place = closing(workplace_for(config, on_note)) if workplace is None else nullcontext(workplace)
     with place as chosen, _open_writer(config, chosen.description, on_warning) as writer:
+        for note in chosen.description.notes + _add_answers(writer, chosen.description, config):
+            on_note(note)
         selected = select(records, config)
         if config.retry_failed:
             set_failed_aside(writer, selected)
@@ -253,6 +255,21 @@ def _add_taps(writer: StoreWriter, taps: Sequence[Tap]) -> None:
                 "with the store's settings, or write to another store."
             )
     writer.add_taps(taps)
+
+
+def _add_answers(
+    writer: StoreWriter, backbone: BackboneDescription, config: ExtractConfig
+) -> tuple[str, ...]:
+    """Let a store keep answers that it does not have yet, and say so.
+
+    They are the checkpoint's, which is the store's own: that was compared when it was opened. No
+    video is looked at for them.
+    """
+    if backbone.answers is None:
+        return ()
+    added = writer.add_answers(backbone.answers, config.backbone.answers)
+    words = ", ".join(map(repr, added))
+    return (f"answers: {config.store} keeps these too now: {words}",) if added else ()
 
 
 def _summarise(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
 from hiprobe.extract.config import BackboneConfig
-from hiprobe.store import Probe, StoreError
+from hiprobe.store import HiProbeError, Probe, StoreError
 from hiprobe.store.opened import OpenedStore
 from hiprobe.store.probe_inputs import Input
 from hiprobe.store.taps import HIDDEN_STATES, NAME, TAPS, Tap, taps_of
@@ -91,6 +91,31 @@ def with_stores_taps(config: BackboneConfig, store: OpenedStore) -> BackboneConf
     )
 
 
+def with_probes_first_prompt(
+    config: BackboneConfig, probe: Probe, inputs: Iterable[Input], *, is_first: bool
+) -> BackboneConfig:
+    """Ask for the first prompt of a probe's store.
+
+    Parameters
+    ----------
+    config : BackboneConfig
+    probe : Probe
+    inputs : iterable of Input
+        What it reads.
+    is_first : bool
+        Nothing else says what the first prompt is to be. Otherwise it is a further one, where the
+        probe reads it by its name; where it has none, who compares the records says so.
+    """
+    name, text = str(probe.origin.attributes.get("prompt_name") or ""), probe.origin.prompt
+    if text is None:
+        return config
+    if is_first:
+        return replace(config, prompt=text, prompt_name=name)
+    if name and any(one.prompt == name for one in inputs):
+        return _with_prompts(config, {name: text})
+    return config
+
+
 def with_probes_taps(
     config: BackboneConfig, probe: Probe, inputs: Iterable[Input]
 ) -> BackboneConfig:
@@ -102,15 +127,34 @@ def with_probes_taps(
     probe : Probe
     inputs : iterable of Input
         Its own, or those of all its draws.
+
+    Raises
+    ------
+    HiProbeError
+        Another text is asked for by the name of a prompt that it reads.
     """
     read = tuple(inputs)
     texts = texts_of([*taps_of(probe.origin.attributes).values()])
     wanted = {name: text for name, text in texts.items() if name in {one.prompt for one in read}}
     return replace(
-        config,
+        _with_prompts(config, wanted),
         taps=further_taps({*config.taps, *(one.tap for one in read)}),
-        further_prompts=tuple({**dict(config.further_prompts), **wanted}.items()),
     )
+
+
+def _with_prompts(config: BackboneConfig, wanted: Mapping[str, str]) -> BackboneConfig:
+    """Ask for prompts of a probe beside those that are asked for."""
+    first = {config.prompt_name: config.prompt} if config.prompt_name else {}
+    asked = dict(config.further_prompts)
+    for name, text in wanted.items():
+        own = (first | asked).get(name, text)
+        if own != text:
+            raise HiProbeError(
+                f"--prompt {name}: the probe's prompt of this name is {text!r}, not {own!r}. Give "
+                "the other one another name."
+            )
+    further = asked | {name: text for name, text in wanted.items() if name not in first}
+    return replace(config, further_prompts=tuple(further.items()))
 
 
 def texts_of(taps: Sequence[Tap]) -> dict[str, str]:

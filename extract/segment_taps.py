@@ -119,7 +119,8 @@ class SegmentTaps:
             if not hasattr(attention, "o_proj"):
                 raise ModelError(
                     f"--taps heads: layer {layer} of {type(decoder).__name__} has no "
-                    "self_attn.o_proj, whose input the heads' vectors are. Leave the tap out."
+                    "self_attn.o_proj, whose input the heads' vectors are. Ask for --layers that "
+                    "have, or leave the tap out."
                 )
         num_heads = int(decoder.config.num_attention_heads)
         width = decoder.layers[of_blocks[0] - 1].self_attn.o_proj.in_features

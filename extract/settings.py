@@ -102,19 +102,6 @@ def check_settings(config: ExtractConfig) -> None:
     refuse_other_settings(
         config.store, stored, Provenance.of({**attributes, **asked, "model": {**known, **model}})
     )
-    _check_answers(config)
-
-
-def _check_answers(config: ExtractConfig) -> None:
-    """Refuse answers that the store, made without them, does not keep."""
-    kept = OpenedStore(config.store).answers()
-    words = () if kept is None else kept.words
-    if missing := [word for word in config.backbone.answers if word not in words]:
-        raise StoreError(
-            f"{config.store}: keeps no answer {missing[0]!r}; it has "
-            f"{', '.join(map(repr, words)) or 'none'}. Answers are written when a store is made: "
-            "leave --answer out, or write to another store."
-        )
 
 
 def _asked_pixels(backbone: BackboneConfig, stored: Provenance) -> list[int | None] | None:

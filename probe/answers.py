@@ -4,7 +4,8 @@
 that are one token, at the answer position of one prompt: the last layer's states give exactly the
 model's own; other layers' (``--layer N``) the logit lens's. ``--method ordinal``, after Probe-VAD,
 reads prompts NAME-10, NAME-20, …, NAME-100 that ask whether the severity is at least 0.1, 0.2, …,
-1.0: the score is the mean of their p(yes). In what it differs: windows, smoothing and threshold are
+1.0: the score is the mean of their p(yes), which isotonic regression over τ leaves as it is
+(`hiprobe.store.scorers.answer_scorer`). In what it differs: windows, smoothing and threshold are
 this store's and this command's (theirs: 10 s at 2 frames a second every 16 frames, σ = 10 units).
 """
 
@@ -14,9 +15,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from scipy.special import expit
-from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import roc_auc_score
 
 from hiprobe.probe.probe_config import ProbeConfig, refuse_options
@@ -29,7 +28,7 @@ from hiprobe.store.scorers.answer_scorer import AnswerScorer
 from hiprobe.store.taps import HIDDEN_STATES
 
 # Yes is as likely as no: there are no labelled samples to set another by.
-EVEN_ODDS = {"value": 0.5, "kind": "even-odds"}
+EVEN_ODDS: dict[str, Any] = {"value": 0.5, "kind": "even-odds"}
 SEVERITY = "severity"
 PERCENT = re.compile(r"(.+)-(100|[1-9][0-9]?)")
 MIN_PROMPTS = 2
@@ -92,26 +91,6 @@ def severity_prompts(names: Sequence[str], stem: str) -> dict[float, str]:
     return dict(sorted(found.items()))
 
 
-def severity_curve(p_yes: np.ndarray) -> np.ndarray:
-    """Make p(yes) non-increasing in τ, as the severity is at least τ less often for a greater one.
-
-    Parameters
-    ----------
-    p_yes : (segment, threshold) float
-        τ ascending.
-
-    Returns
-    -------
-    (segment, threshold) float64
-        The nearest such rows by least squares. Their means, which `AnswerScorer` scores, are those
-        of `p_yes`.
-    """
-    order = np.arange(p_yes.shape[1])
-    isotonic = IsotonicRegression(increasing=False)
-    rows = [isotonic.fit_transform(order, row) for row in np.asarray(p_yes, dtype=np.float64)]
-    return np.array(rows).reshape(p_yes.shape)
-
-
 def lens_auc(store: FeatureStore, samples: Samples, layer: int) -> dict[str, float]:
     """AUC of p(yes) as one layer's states would have it, over samples: the logit lens.
 
@@ -136,7 +115,7 @@ def _answers(config: ProbeConfig, store: FeatureStore) -> Answers:
     """What the store keeps of the LM head; refuses what this method cannot heed."""
     wrong = {
         f"--tap {config.tap}": config.tap not in (None, HIDDEN_STATES),
-        f"--layer {config.layer}": len(config.given_layers) != 1 and config.layer is not None,
+        f"--layer {_written(config)}": len(config.given_layers) != 1 and config.layer is not None,
         f"--scorer {config.scorer}": config.scorer != "logistic",
         "--fraction": config.fraction != 1.0,
         "--num-videos": config.num_videos is not None,
@@ -152,9 +131,9 @@ def _answers(config: ProbeConfig, store: FeatureStore) -> Answers:
     answers = store.answers
     if answers is None:
         raise StoreError(
-            f"{store.path}: keeps no answers, the rows of the LM head: it is older than they are, "
-            "or its model does not end in an RMS norm and an LM head. `hiprobe extract` to another "
-            "store writes them."
+            f"{store.path}: keeps no answers, the rows of the LM head. The same `hiprobe extract` "
+            "again adds them, without running over videos, if its model ends in an RMS norm and an "
+            "LM head."
         )
     if not answers.has_yes_and_no:
         raise StoreError(
@@ -162,6 +141,11 @@ def _answers(config: ProbeConfig, store: FeatureStore) -> Answers:
             "spelling of yes, or none of no: neither is one token of its model."
         )
     return answers
+
+
+def _written(config: ProbeConfig) -> str:
+    """The layers as they were asked for."""
+    return ",".join(map(str, config.given_layers)) or str(config.layer)
 
 
 def _layer(config: ProbeConfig, answers: Answers) -> int:

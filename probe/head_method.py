@@ -17,7 +17,7 @@ import numpy as np
 
 from hiprobe.probe.fit import Fit, fit_members
 from hiprobe.probe.probe_config import ProbeConfig, refuse_options
-from hiprobe.probe.robust_heads import HeadSaliency, judge_heads
+from hiprobe.probe.robust_heads import HeadSaliency, judge_draws
 from hiprobe.probe.samples import Samples
 from hiprobe.probe.trained import Recipe, trained_probe
 from hiprobe.store import FeatureStore, HiProbeError, Probe, StoreError
@@ -40,16 +40,12 @@ def heads_probe(
         The store has no heads, or of one prompt only; no such prompt or layer; an option that is
         not of this method; too few training videos.
     """
-    _check_options(config)
-    prompts = _prompts(store)
-    num_heads = store.tap(HEADS, config.prompt).num_heads
-    layers = config.given_layers or store.tap(HEADS).layers
-    for prompt in prompts:
-        store.check_layers(layers, tap=HEADS, prompt=prompt)
+    prompts, layers = heads_asked(config, store)
     samples = config.draw(store)
-    saliency = _judge(store, samples, prompts, layers, on_layer)
+    whole = np.ones(len(samples.owner), dtype=bool)
+    (saliency,) = judge_samples(store, samples, prompts, layers, [whole], on_layer)
     chosen = saliency.best()
-    inputs = tuple(Input(layer, HEADS, config.prompt, (head,), num_heads) for layer, head in chosen)
+    inputs = head_inputs(store, config.prompt, chosen)
     states = {
         place: samples.states(store, place.layer, **place.keywords) for place in places(inputs)
     }
@@ -59,6 +55,23 @@ def heads_probe(
         record={"prompts": prompts, "heads": _record(saliency, chosen)},
     )
     return trained_probe(config, store, samples, recipe)
+
+
+def heads_asked(config: ProbeConfig, store: FeatureStore) -> tuple[list[str], tuple[int, ...]]:
+    """Give the prompts and layers whose heads are to be judged.
+
+    Raises
+    ------
+    HiProbeError
+        As of `heads_probe`, but for the training videos.
+    """
+    _check_options(config)
+    prompts = _prompts(store)
+    store.tap(HEADS, config.prompt)
+    layers = config.given_layers or store.tap(HEADS).layers
+    for prompt in prompts:
+        store.check_layers(layers, tap=HEADS, prompt=prompt)
+    return prompts, layers
 
 
 def _check_options(config: ProbeConfig) -> None:
@@ -88,14 +101,23 @@ def _prompts(store: FeatureStore) -> list[str]:
     return prompts
 
 
-def _judge(
+def judge_samples(
     store: FeatureStore,
     samples: Samples,
     prompts: Sequence[str],
     layers: Sequence[int],
-    on_layer: Callable[[int, int], None],
-) -> HeadSaliency:
-    """Judge all heads, one layer of one prompt in memory at a time."""
+    draws: Sequence[np.ndarray],
+    on_layer: Callable[[int, int], None] = lambda done, total: None,
+) -> list[HeadSaliency]:
+    """Judge all heads on each of some draws of the samples, (sample,) bool.
+
+    One layer of one prompt is in memory at a time, and is read once for all draws.
+
+    Raises
+    ------
+    HiProbeError
+        A draw has fewer than two samples of a class.
+    """
     total, done = len(prompts) * len(layers), 0
 
     def read(prompt: str, layer: int) -> np.ndarray:
@@ -106,11 +128,35 @@ def _judge(
         return states.reshape(len(states), store.tap(HEADS, prompt).num_heads, -1)
 
     try:
-        found = judge_heads(read, prompts, layers, samples.is_anomalous)
+        found = judge_draws(read, prompts, layers, samples.is_anomalous, draws)
     except ValueError as error:  # too few samples of a class
         raise HiProbeError(f"{store.path}: {error}. Draw more videos.") from None
     on_layer(total, total)
     return found
+
+
+def head_inputs(
+    store: FeatureStore, prompt: str, chosen: Sequence[tuple[int, int]]
+) -> tuple[Input, ...]:
+    """Say what a scorer reads that has the chosen (layer, head) side by side."""
+    num_heads = store.tap(HEADS, prompt).num_heads
+    return tuple(Input(layer, HEADS, prompt, (head,), num_heads) for layer, head in chosen)
+
+
+def fit_heads(
+    vectors: np.ndarray,
+    is_anomalous: np.ndarray,
+    inputs: tuple[Input, ...],
+    scorer: str,
+    l2: float,
+    subsets: Sequence[np.ndarray] | None = None,
+) -> list[Fit]:
+    """Fit on the (sample, feature) vectors of heads side by side, or on each of some subsets."""
+    highest = max(one.layer for one in inputs)
+    return fit_members(
+        lambda layer: vectors, (highest,), is_anomalous, scorer, l2,
+        subsets=subsets, inputs_of=lambda layer: inputs,
+    )  # fmt: skip
 
 
 def _fitter(
@@ -121,16 +167,14 @@ def _fitter(
     vectors: np.ndarray,
 ) -> Callable[..., list[Fit]]:
     """Fit on the (sample, feature) vectors; the last layer's hidden state is the baseline."""
-    highest, last = max(one.layer for one in inputs), max(store.layers)
-    how = (samples.is_anomalous, config.scorer, config.l2)
+    labels, last = samples.is_anomalous, max(store.layers)
+    how = (config.scorer, config.l2)
 
     def fit(subsets: Sequence[np.ndarray] | None = None) -> list[Fit]:
-        fits = fit_members(
-            lambda layer: vectors, (highest,), *how, subsets=subsets, inputs_of=lambda layer: inputs
-        )
+        fits = fit_heads(vectors, labels, inputs, *how, subsets)
         if subsets is not None:
             return fits
-        (compared,) = fit_members(lambda layer: samples.states(store, layer), (last,), *how)
+        (compared,) = fit_members(lambda layer: samples.states(store, layer), (last,), labels, *how)
         return [replace(one, baseline=compared.members[0]) for one in fits]
 
     return fit

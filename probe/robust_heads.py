@@ -77,23 +77,47 @@ def judge_heads(
     ValueError
         Fewer prompts or samples.
     """
+    whole = np.ones(len(is_anomalous), dtype=bool)
+    (found,) = judge_draws(read, prompts, layers, is_anomalous, [whole], penalty)
+    return found
+
+
+def judge_draws(
+    read: Callable[[str, int], np.ndarray],
+    prompts: Sequence[str],
+    layers: Sequence[int],
+    is_anomalous: np.ndarray,
+    draws: Sequence[np.ndarray],
+    penalty: float = PENALTY,
+) -> list[HeadSaliency]:
+    """Judge all heads on each of some draws of the samples, (sample,) bool; see `judge_heads`.
+
+    Each layer of each prompt is read once for all draws.
+    """
     if len(prompts) < 2:
         raise ValueError(f"robust heads need at least 2 prompts, got {len(prompts)}")
+    for own in draws:
+        _check_counts(is_anomalous[own])
+
+    def of_draws(states: np.ndarray) -> np.ndarray:
+        return np.stack([head_criteria(states[own], is_anomalous[own]) for own in draws])
+
+    criteria = np.stack([[of_draws(read(prompt, layer)) for layer in layers] for prompt in prompts])
+    found = []
+    for own in np.moveaxis(criteria, 2, 0):
+        saliency = _scaled(own).mean(axis=-1)
+        robustness = saliency.mean(axis=0) - penalty * saliency.std(axis=0)
+        found.append(HeadSaliency(tuple(layers), own, saliency, robustness))
+    return found
+
+
+def _check_counts(is_anomalous: np.ndarray) -> None:
     counts = np.bincount(is_anomalous.astype(int), minlength=2)
     if counts.min() < 2:
         raise ValueError(
             f"robust heads need at least 2 samples of either class, got {counts[0]} normal and "
             f"{counts[1]} anomalous"
         )
-    criteria = np.stack(
-        [
-            np.stack([head_criteria(read(prompt, layer), is_anomalous) for layer in layers])
-            for prompt in prompts
-        ]
-    )
-    saliency = _scaled(criteria).mean(axis=-1)
-    robustness = saliency.mean(axis=0) - penalty * saliency.std(axis=0)
-    return HeadSaliency(tuple(layers), criteria, saliency, robustness)
 
 
 def _scaled(criteria: np.ndarray) -> np.ndarray:

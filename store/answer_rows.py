@@ -7,7 +7,7 @@ every layer would give (the logit lens; nostalgebraist, "interpreting GPT", 2020
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -57,17 +57,54 @@ class Answers:
     num_layers: int
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Answers)
-            and self.as_record() == other.as_record()
-            and self.words == other.words
-            and all(np.array_equal(one, two) for one, two in zip(
-                (self.head, self.bias, self.norm), (other.head, other.bias, other.norm), strict=True
-            ))
-        )  # fmt: skip
+        """Whether they say the same of the same words, in whatever order."""
+        return isinstance(other, Answers) and self._content() == other._content()
 
     def __hash__(self) -> int:
-        return hash((self.words, self.tokens))
+        return hash(frozenset(self.tokens))
+
+    def _content(self) -> tuple[Any, ...]:
+        rows = zip(self.words, self.tokens, self.head, self.bias, strict=True)
+        of_words = {word: (token, row.tobytes(), bias) for word, token, row, bias in rows}
+        return of_words, self.norm.tobytes(), self.epsilon, self.num_layers
+
+    def with_more(self, other: Answers, words: Sequence[str]) -> Self:
+        """Put another's rows of some words behind these; a token that is here already stays.
+
+        Raises
+        ------
+        ValueError
+            The other is of another LM head, another norm before it or another tokenizer.
+        """
+        known = dict(zip(self.words, self.tokens, strict=True))
+        given = dict(zip(other.words, other.tokens, strict=True))
+        if any(given.get(word, token) != token for word, token in known.items()):
+            raise ValueError("words are other tokens")
+        common = [token for token in self.tokens if token in other.tokens]
+        own, others = self._of_tokens(common), other._of_tokens(common)
+        if replace(own, words=others.words) != others:
+            raise ValueError("the rows of the LM head or the norm before it are others")
+        more = [
+            token for word, token in given.items() if word in words and token not in self.tokens
+        ]
+        added = other._of_tokens(more)
+        return replace(
+            self,
+            words=self.words + added.words,
+            tokens=self.tokens + added.tokens,
+            head=np.concatenate([self.head, added.head]),
+            bias=np.concatenate([self.bias, added.bias]),
+        )
+
+    def _of_tokens(self, tokens: Sequence[int]) -> Self:
+        places = [self.tokens.index(token) for token in tokens]
+        return replace(
+            self,
+            words=tuple(self.words[place] for place in places),
+            tokens=tuple(tokens),
+            head=self.head[places],
+            bias=self.bias[places],
+        )
 
     def __repr__(self) -> str:
         return f"Answers({', '.join(map(repr, self.words))})"
@@ -149,19 +186,37 @@ class Answers:
         return cls(words, tuple(tokens), head, bias, norm, epsilon, num_layers)
 
 
-def create_answers(group: zarr.Group, answers: Answers, compressors: Any) -> None:
-    """Write the arrays of answers into a new store."""
+def write_answers(group: zarr.Group, answers: Answers, compressors: Any, num_kept: int = 0) -> None:
+    """Write the arrays of answers; the attribute that makes them count is the caller's to write.
+
+    Parameters
+    ----------
+    group : zarr.Group
+    answers : Answers
+    compressors : codecs
+    num_kept : int
+        So many of the first are in the store, and stay untouched.
+    """
     values = answers.as_arrays()
     with zarr.config.set({"array.write_empty_chunks": True}):
         for name, (dims, dtype) in ARRAYS.items():
-            array = group.create_array(
-                name,
-                shape=values[name].shape,
-                dtype=dtype,
-                compressors=compressors,
-                dimension_names=dims,
-            )
-            array[...] = values[name]
+            array: Any = group.get(name)
+            shape = values[name].shape
+            if array is None:
+                array = group.create_array(
+                    name,
+                    shape=shape,
+                    dtype=dtype,
+                    compressors=compressors,
+                    dimension_names=dims,
+                )
+            elif array.shape[0] < shape[0]:
+                # Longer ones are what a killed call left: no file that it made is taken away.
+                array.resize(shape)
+            if dims[0] == "answer":
+                array[num_kept : shape[0]] = values[name][num_kept:]
+            elif not num_kept:
+                array[...] = values[name]
 
 
 def head_logits(

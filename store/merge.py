@@ -117,7 +117,12 @@ def _check_same_settings(first: FeatureStore, others: Sequence[FeatureStore]) ->
         for name, expected, got in differences[:1]:
             raise StoreError(
                 f"{store.path}: made with other settings than {first.path}: {name} is "
-                f"{got!r}, not {expected!r}. Only parts of one extraction merge."
+                f"{got!r}, not {expected!r}. "
+                + (
+                    "`hiprobe extract … --answer WORD` adds answers to a store."
+                    if name == "answers"
+                    else "Only parts of one extraction merge."
+                )
             )
 
 

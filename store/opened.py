@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from hiprobe.store.index_checks import check_ids, check_plan
 from hiprobe.store.journal_log import JournalLog
 from hiprobe.store.pending_labels import PENDING_LABELS, apply_pending
 from hiprobe.store.small_files import ROOT_METADATA, SmallFiles
+from hiprobe.store.store_folder import check_is_store
 from hiprobe.store.taps import HIDDEN_STATES, StatesArray, Tap, taps_of
 
 MAX_ATTEMPTS = 5
@@ -108,7 +108,7 @@ class OpenedStore:
         StoreError
             They are damaged.
         """
-        record = self.group.attrs.get(answer_rows.ATTRIBUTE)
+        record: Any = self.group.attrs.get(answer_rows.ATTRIBUTE)
         if record is None:
             return None
         arrays = {name: self.array(name) for name in answer_rows.ARRAYS}
@@ -119,7 +119,12 @@ class OpenedStore:
                     raise ValueError(f"{name} is of {own}")
                 if np.prod(arrays[name].shape, dtype=object) > MAX_ANSWER_VALUES:
                     raise ValueError(f"{name} has the shape {arrays[name].shape}")
-            values = {name: np.asarray(array[...]) for name, array in arrays.items()}
+            # Beyond is what a killed writer began to add, of which files may be missing.
+            count = len(record["tokens"])
+            values = {
+                name: np.asarray(arrays[name][:count] if dims[0] == "answer" else arrays[name][:])
+                for name, (dims, _) in answer_rows.ARRAYS.items()
+            }
             return Answers.of(record, values, self.states[HIDDEN_STATES].tap.num_features)
 
     def array(self, name: str) -> zarr.Array[Any]:
@@ -143,7 +148,7 @@ class OpenedStore:
                     raise
 
     def _read(self, log: JournalLog) -> None:
-        _check_is_store(self.path)
+        check_is_store(self.path)
         gained = log.read()
         self.log = log
         self.files = SmallFiles(self.path, read_only=not self._writable, digests=log.digests)
@@ -296,58 +301,3 @@ class OpenedStore:
                 f"{self.path / file}: damaged: {what}{text[:500]}. "
                 "Restore the store's folder from a copy."
             ) from error
-
-
-def _check_is_store(path: Path) -> None:
-    """Tell what is no store, or one of another schema version, before it counts as damaged."""
-    if not path.exists():
-        raise StoreError(f"{path}: no such store. Make one with `hiprobe extract MANIFEST {path}`.")
-    if not path.is_dir():
-        raise StoreError(_no_store(path, "a file"))
-    content = SmallFiles(path, read_only=True).on_disk(ROOT_METADATA)
-    if content is None:
-        if is_half_created(path):
-            raise StoreError(
-                f"{path}: its making was interrupted and nothing is in it yet: the command that "
-                "made it goes on, or delete it."
-            )
-        raise StoreError(_no_store(path, "a folder without one"))
-    try:
-        metadata = json.loads(content)
-        attributes = metadata.get("attributes", {})
-        if metadata["zarr_format"] != 3 or metadata["node_type"] != "group":
-            raise StoreError(_no_store(path, "something else"))
-        version = attributes.get("schema_version")
-    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
-        raise StoreError(
-            f"{path / ROOT_METADATA}: damaged: it does not describe a Zarr group ({error!r:.200}). "
-            "Restore it from a copy."
-        ) from error
-    if version is None:
-        raise StoreError(f"{path}: a Zarr group, but not a hiprobe store: it has no schema_version")
-    if version != schema.SCHEMA_VERSION:
-        raise StoreError(
-            f"{path}: schema version is {version!r:.20}, this hiprobe reads "
-            f"{schema.SCHEMA_VERSION}. Upgrade hiprobe, or extract again with this version."
-        )
-
-
-def is_half_created(path: Path) -> bool:
-    """Whether a folder has what a killed `create` leaves, and nothing else."""
-    ours = {HIDDEN_STATES, "taps", "prompts", "layer", schema.THUMBNAIL, schema.JOURNAL}
-    ours |= {array.name for array in (*schema.INDEX_ARRAYS, *schema.WINDOW_ARRAYS)}
-    ours |= {*answer_rows.ARRAYS}
-    names = {entry.name for entry in path.iterdir() if not entry.name.endswith(".partial")}
-    return (
-        schema.JOURNAL in names
-        and names <= ours
-        and not (path / "hidden_states/c").exists()
-        and not (path / schema.THUMBNAIL / "c").exists()
-    )
-
-
-def _no_store(path: Path, got: str) -> str:
-    return (
-        f"{path}: not a feature store: expected a Zarr v3 group, got {got}. "
-        "Give the folder that `hiprobe extract` wrote."
-    )

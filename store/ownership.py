@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from hiprobe.store import schema
+from hiprobe.store import answer_rows, schema
 from hiprobe.store.durable_files import PARTIAL
 from hiprobe.store.errors import StoreError, write_errors
 from hiprobe.store.index import StoreIndex
@@ -55,7 +55,8 @@ def sweep(path: Path, index: StoreIndex, states: Iterable[str]) -> None:
     leftovers = [file for folder in SMALL_FOLDERS for file in path.glob(f"{folder}*{PARTIAL}")]
     for name in (array.name for array in (*schema.INDEX_ARRAYS, *schema.WINDOW_ARRAYS)):
         leftovers += (path / name / "c").glob(f"*{PARTIAL}")
-    leftovers += (path / "layer/c").glob(f"*{PARTIAL}")
+    for name in ("layer", *answer_rows.ARRAYS):
+        leftovers += (path / name / "c").glob(f"**/*{PARTIAL}")
     folders = {path / name / "c/0": name for name in states}
     folders[path / schema.THUMBNAIL / "c"] = HIDDEN_STATES
     for folder, name in folders.items():

@@ -174,9 +174,10 @@ def mean_logits(members: Sequence[Member], states: Mapping[Input, np.ndarray]) -
 
 
 def read_logits(ensembles: Sequence[Sequence[Member]], read: ReadLayer) -> np.ndarray:
-    """Mean log odds of several ensembles' members, each place read once for all that read no other.
+    """Mean log odds of several ensembles' members, each place read once for all of them.
 
-    Memory holds what `read` gives at a time, and the log odds.
+    Places that some member reads together are read in step. Memory holds what `read` gives at a
+    time, and the log odds.
 
     Parameters
     ----------
@@ -190,8 +191,8 @@ def read_logits(ensembles: Sequence[Sequence[Member]], read: ReadLayer) -> np.nd
     (ensemble, segment) float64
     """
     totals: list[np.ndarray | float] = [0.0] * len(ensembles)
-    for wanted in sorted({places(one.inputs) for members in ensembles for one in members}):
-        owns = [[one for one in members if places(one.inputs) == wanted] for members in ensembles]
+    for wanted in _read_together({places(one.inputs) for own in ensembles for one in own}):
+        owns = [[one for one in own if one.inputs[0].place in wanted] for own in ensembles]
         parts: list[list[np.ndarray]] = [[] for _ in ensembles]
         for states in read_places(read, wanted):
             # Once, not by each scorer.
@@ -204,3 +205,12 @@ def read_logits(ensembles: Sequence[Sequence[Member]], read: ReadLayer) -> np.nd
             if part:
                 totals[index] = totals[index] + np.concatenate(part)
     return np.stack([total / len(one) for total, one in zip(totals, ensembles, strict=True)])
+
+
+def _read_together(wanted: Iterable[tuple[Input, ...]]) -> list[tuple[Input, ...]]:
+    """Join sets of places that have some in common, so that no place is read twice."""
+    groups: list[set[Input]] = []
+    for own in wanted:
+        together = set(own).union(*(one for one in groups if not one.isdisjoint(own)))
+        groups = [one for one in groups if one.isdisjoint(own)] + [together]
+    return sorted(tuple(sorted(one)) for one in groups)

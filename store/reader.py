@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pandas as pd
 
-from hiprobe.store import lazy, schema
+from hiprobe.store import lazy
 from hiprobe.store.answer_rows import Answers
 from hiprobe.store.errors import StoreError
+from hiprobe.store.lookup import Lookup, format_layers
 from hiprobe.store.opened import OpenedStore
 from hiprobe.store.provenance import Provenance
-from hiprobe.store.taps import HEADS, HIDDEN_STATES, Tap, array_name
+from hiprobe.store.taps import HEADS, HIDDEN_STATES, Tap
 from hiprobe.store.video_file import FileIdentity
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class FeatureStore:
         self._index = opened.index
         self._done = opened.index.done_videos()
         self._arrays = opened.checked_arrays()
+        self._lookup = Lookup(opened)
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
@@ -77,7 +79,7 @@ class FeatureStore:
         counts = groups.agg(videos="count", segments="sum").reset_index()
         return (
             f"<p><b>FeatureStore</b> {escape(str(self.path))}<br>{len(self.segments):,} segments × "
-            f"{_format_layers(self.layers)} × {self.num_features} features of "
+            f"{format_layers(self.layers)} × {self.num_features} features of "
             f"{escape(model.id + dtype)}</p>" + counts.to_html(index=False, border=0)
         )
 
@@ -111,10 +113,10 @@ class FeatureStore:
         StoreError
             For the first of them; the store has no such tap or prompt, or not yet of some videos.
         """
-        name = self._states_name(tap, prompt)
+        name = self._lookup.states_name(tap, prompt)
         for layer in layers:
-            self._layer_position(layer, name)
-        self._check_added(self._video_indices(videos), name)
+            self._lookup.layer_position(layer, name)
+        self._lookup.check_added(self._lookup.finished(videos), name)
 
     @property
     def num_features(self) -> int:
@@ -124,7 +126,7 @@ class FeatureStore:
     @property
     def taps(self) -> list[str]:
         """Where states were taken: ``hidden_states``, and whatever else the store has."""
-        return [*dict.fromkeys(one.tap.tap for one in self._opened.states.values())]
+        return self._lookup.taps
 
     @property
     def prompts(self) -> list[str]:
@@ -132,12 +134,7 @@ class FeatureStore:
 
         Every store has a first one; "" means it too where it has a name.
         """
-        names = dict.fromkeys(one.tap.prompt for one in self._opened.states.values())
-        return [name or self._first_prompt for name in names]
-
-    @property
-    def _first_prompt(self) -> str:
-        return str(self._opened.attributes.get("prompt_name") or "")
+        return self._lookup.prompts
 
     @property
     def further_taps(self) -> list[Tap]:
@@ -146,7 +143,7 @@ class FeatureStore:
 
     def further_taps_of(self, video_id: str) -> list[Tap]:
         """Those of `further_taps` that a finished video has: it may be older than some."""
-        (video,) = self._video_indices([video_id])
+        (video,) = self._lookup.finished([video_id])
         return [tap for tap in self.further_taps if self._index.has_states(video, tap.name)]
 
     def tap(self, tap: str = HIDDEN_STATES, prompt: str = "") -> Tap:
@@ -157,7 +154,7 @@ class FeatureStore:
         StoreError
             The store has none; it says which it has, and how to add them.
         """
-        return self._opened.states[self._states_name(tap, prompt)].tap
+        return self._opened.states[self._lookup.states_name(tap, prompt)].tap
 
     @property
     def has_windows(self) -> bool:
@@ -222,9 +219,9 @@ class FeatureStore:
         StoreError
             The layer, the tap or a video is not in the store, or a checksum does not match.
         """
-        name = self._states_name(tap, prompt)
-        position = self._layer_position(layer, name)
-        wanted = self._done if videos is None else self._video_indices(videos)
+        name = self._lookup.states_name(tap, prompt)
+        position = self._lookup.layer_position(layer, name)
+        wanted = self._done if videos is None else self._lookup.finished(videos)
         return self._read([position], wanted, name)[0]
 
     def heads(
@@ -272,7 +269,7 @@ class FeatureStore:
         (list of str, (segment, feature) float32)
             Consecutive videos and their states; one after the other, they are `layer`'s.
         """
-        wanted = self._done if videos is None else self._video_indices(videos)
+        wanted = self._done if videos is None else self._lookup.finished(videos)
         group: list[str] = []
         num_rows = 0
         for video in wanted:
@@ -299,15 +296,17 @@ class FeatureStore:
         -------
         (layer, segment, feature) float32
         """
-        name = self._states_name(tap, prompt)
-        (video,) = self._video_indices([video_id])
+        name = self._lookup.states_name(tap, prompt)
+        (video,) = self._lookup.finished([video_id])
         kept = self._opened.states[name].tap.layers
-        wanted = [self._layer_position(one, name) for one in (kept if layers is None else layers)]
+        wanted = [
+            self._lookup.layer_position(one, name) for one in (kept if layers is None else layers)
+        ]
         return self._read(wanted, [video], name)
 
     def file(self, video_id: str) -> FileIdentity | None:
         """Which file a video was when it was planned; None where the store does not know."""
-        return self._index.file(self._position(video_id))
+        return self._index.file(self._lookup.video(video_id))
 
     @property
     def thumbnail_size(self) -> tuple[int, int] | None:
@@ -339,15 +338,15 @@ class FeatureStore:
                 f"{self.path}: keeps no thumbnails. `hiprobe extract … --thumbnails`, to another "
                 "store, makes one that does."
             )
-        (video,) = self._video_indices([video_id])
+        (video,) = self._lookup.finished([video_id])
         return self._arrays.thumbnails(video, segments)
 
     def dask(self, layer: int, *, tap: str = HIDDEN_STATES, prompt: str = "") -> Array:
         """One layer as a lazy (segment, feature) Dask array, rows as in `segments`."""
-        name = self._states_name(tap, prompt)
-        self._check_added(self._done, name)
+        name = self._lookup.states_name(tap, prompt)
+        self._lookup.check_added(self._done, name)
         states = lazy.lazy_states(self._opened.states[name].array, self.row_block)
-        return states[self._layer_position(layer, name)][self._index.real_rows()]
+        return states[self._lookup.layer_position(layer, name)][self._index.real_rows()]
 
     def to_xarray(self) -> xarray.Dataset:
         """The whole store as a lazy, labelled dataset without padding.
@@ -362,7 +361,7 @@ class FeatureStore:
             ``category``; the provenance as attributes.
         """
         for name in self._opened.states:
-            self._check_added(self._done, name)
+            self._lookup.check_added(self._done, name)
         rows = self._index.real_rows()
         return lazy.labelled_dataset(
             {
@@ -381,75 +380,7 @@ class FeatureStore:
 
     def _read(self, positions: Sequence[int], videos: Sequence[int], name: str) -> np.ndarray:
         """Read some layers of some videos of an array of states, all of which must be there."""
-        self._check_added(videos, name)
+        self._lookup.check_added(videos, name)
         states = self._arrays.read(positions, videos, name)
-        self._check_present(states, videos)
+        self._lookup.check_present(states, videos)
         return states
-
-    def _states_name(self, tap: str, prompt: str) -> str:
-        name = array_name(tap, "" if prompt == self._first_prompt else prompt)
-        if name not in self._opened.states:
-            prompts = " and ".join(repr(one) for one in self.prompts)
-            raise StoreError(
-                f"{self.path}: has no {tap!r} of prompt {prompt!r}; it has {', '.join(self.taps)} "
-                f"and the prompts {prompts} (the first is called ''). `hiprobe extract MANIFEST "
-                f"{self.path} --taps {tap}` adds a tap."
-            )
-        return name
-
-    def _check_added(self, videos: Sequence[int], name: str) -> None:
-        """Refuse videos that are older than a tap which was added to the store."""
-        if name == HIDDEN_STATES:
-            return
-        lacking = [video for video in videos if not self._index.has_states(video, name)]
-        if lacking:
-            raise StoreError(
-                f"{self.path}: {len(lacking)} of {len(videos)} videos, such as "
-                f"{self._index.video_id(lacking[0])!r}, have no {name} yet: the command that "
-                "added it goes on where it was."
-            )
-
-    def _layer_position(self, layer: int, name: str = HIDDEN_STATES) -> int:
-        kept = self._opened.states[name].tap.layers
-        if layer not in kept:
-            raise StoreError(
-                f"{self.path}: no layer {layer}{f' of {name}' if name != HIDDEN_STATES else ''}; "
-                f"it has {_format_layers(kept)}."
-            )
-        return kept.index(layer)
-
-    def _video_indices(self, video_ids: Iterable[str]) -> list[int]:
-        """Positions of finished videos, in the store's order, whatever that of `video_ids`."""
-        wanted = []
-        for video_id in video_ids:
-            position = self._position(video_id)
-            status = self._index.status(position)
-            if status != schema.DONE:
-                raise StoreError(f"{self.path}: video {video_id!r} is {status}: it has no states.")
-            wanted.append(position)
-        return sorted(wanted)
-
-    def _position(self, video_id: str) -> int:
-        position = self._index.positions().get(video_id)
-        if position is None:
-            raise StoreError(f"{self.path}: no video {video_id!r}. `.videos` lists them.")
-        return position
-
-    def _check_present(self, states: np.ndarray, videos: Sequence[int]) -> None:
-        """Zarr reads a shard that is gone as NaN, without a word; real states are finite."""
-        # A shard is there or not as a whole, so one feature tells.
-        missing = np.isnan(states[..., 0])
-        if not missing.any():
-            return
-        owners = np.repeat(videos, [self._index.num_segments(video) for video in videos])
-        video_id = self._index.video_id(owners[np.argwhere(missing)[0, -1]])
-        raise StoreError(
-            f"{self.path}: damaged: states of video {video_id!r} are missing. "
-            "Restore the folder from a copy, or extract again to another store."
-        )
-
-
-def _format_layers(layers: Sequence[int]) -> str:
-    if [*layers] == list(range(layers[0], layers[-1] + 1)):
-        return f"layers {layers[0]} to {layers[-1]}"
-    return "layers " + ", ".join(map(str, layers))

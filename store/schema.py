@@ -14,7 +14,7 @@ import zarr
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ShardingCodec, ZstdCodec
 
 from hiprobe.store import answer_rows, windows
-from hiprobe.store.answer_rows import Answers, create_answers
+from hiprobe.store.answer_rows import Answers, write_answers
 from hiprobe.store.pending_labels import PENDING_LABELS
 from hiprobe.store.small_files import SmallFiles
 from hiprobe.store.taps import ATTRIBUTE, HIDDEN_STATES, Tap, dimension_prefix
@@ -144,7 +144,7 @@ def create(
         attributes[answer_rows.ATTRIBUTE] = answers.as_record()
     group = zarr.create_group(files, zarr_format=3, attributes=attributes)
     if answers is not None:
-        create_answers(group, answers, SMALL_COMPRESSORS)
+        write_answers(group, answers, SMALL_COMPRESSORS)
     for tap in (Tap(HIDDEN_STATES, tuple(layers), num_features), *taps):
         create_states_array(group, tap, row_block)
     if thumbnail_size is not None:

@@ -110,7 +110,8 @@ class SmallFiles(LocalStore):
         content = self.on_disk(key)
         accepted = self.digests.accepts(key, content)
         if accepted is None and self.digests.is_complete and content is None and "/c/" in key:
-            accepted = False
+            # But a new one that was announced, and whose writer was killed before it came.
+            accepted = None if key in self.digests.in_doubt() else False
         if accepted is False and key == ROOT_METADATA and content is not None:
             accepted = self.digests.accepts(key, _without_consolidated(content))
         if accepted is False:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from hiprobe.store.copying import copy_video, plan_as_decoded, provenance_of_copy
 from hiprobe.store.errors import StoreError
+from hiprobe.store.probe_inputs import Input
 from hiprobe.store.provenance import Purpose
 from hiprobe.store.reader import FeatureStore
 from hiprobe.store.schema import DONE
+from hiprobe.store.taps import Tap
 from hiprobe.store.writer import StoreWriter
 
 
@@ -21,6 +24,7 @@ def subset(
     layers: Sequence[int] | None = None,
     only: Sequence[str] = (),
     split: str | None = None,
+    inputs: Iterable[Input] | None = None,
     on_video: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
     """Copy some layers of some finished videos into another store.
@@ -33,11 +37,14 @@ def subset(
     out : Path
         Interrupted, the same call goes on where it was; videos that it has already are left.
     layers : sequence of int, optional
-        Default: all.
+        Of each tap and prompt, those that it has. Default: all.
     only : sequence of str
         Video ids, or patterns with ``*``; none: all.
     split : str, optional
         Default: all.
+    inputs : iterable of Input, optional
+        Taps and prompts that are kept beside the first prompt's ``hidden_states``: those of which
+        some vector is among these. Default: all.
     on_video : callable
         Called with (videos done, videos).
 
@@ -49,14 +56,15 @@ def subset(
     Raises
     ------
     StoreError
-        A layer is not in the store, no finished video is asked for, a pattern fits none, or there
-        is another store at `out`.
+        A layer or an input is not in the store, no finished video is asked for, a pattern fits
+        none, or there is another store at `out`.
     """
     store = FeatureStore.open(path)
     kept = store.layers if layers is None else sorted({*layers})
     store.check_layers(kept)
+    taps = _kept_taps(store, kept, inputs)
     wanted = _chosen(store, only, split)
-    with _open(out, store, kept) as writer:
+    with _open(out, store, kept, taps) as writer:
         known = writer.index.positions()
         writer.add_videos(plan_as_decoded(store, [one for one in wanted if one not in known]))
         positions = writer.index.positions()
@@ -92,7 +100,21 @@ def _chosen(store: FeatureStore, only: Sequence[str], split: str | None) -> list
     return wanted
 
 
-def _open(out: Path, store: FeatureStore, layers: Sequence[int]) -> StoreWriter:
+def _kept_taps(
+    store: FeatureStore, layers: Sequence[int], inputs: Iterable[Input] | None
+) -> list[Tap]:
+    """Further taps of these layers, as an extraction with them would have filled them."""
+    taps = store.further_taps
+    if inputs is not None:
+        names = {store.tap(one.tap, one.prompt).name for one in inputs}
+        taps = [tap for tap in taps if tap.name in names]
+    cut = [replace(tap, layers=tuple(one for one in tap.layers if one in layers)) for tap in taps]
+    return [tap for tap in cut if tap.layers]
+
+
+def _open(
+    out: Path, store: FeatureStore, layers: Sequence[int], taps: Sequence[Tap]
+) -> StoreWriter:
     """Create the smaller store, or go on with one that an earlier call has begun."""
     if out.exists() and out.resolve() == store.path.resolve():
         raise StoreError(f"{out}: is the store itself. Choose another path.")
@@ -102,7 +124,7 @@ def _open(out: Path, store: FeatureStore, layers: Sequence[int]) -> StoreWriter:
             (name, getattr(other, name), expected)
             for name, expected in (
                 ("layers", list(layers)),
-                ("further_taps", store.further_taps),
+                ("further_taps", list(taps)),
                 ("thumbnail_size", store.thumbnail_size),
                 ("row_block", store.row_block),
                 ("answers", store.answers),
@@ -131,7 +153,7 @@ def _open(out: Path, store: FeatureStore, layers: Sequence[int]) -> StoreWriter:
         | {"layers": list(layers), "subset_of": {"path": str(store.path.absolute())}},
         row_block=store.row_block,
         thumbnail_size=store.thumbnail_size,
-        taps=store.further_taps,
+        taps=taps,
         answers=store.answers,
         has_windows=store.has_windows,
     )

@@ -9,17 +9,18 @@ from typing import Any, Self
 import numpy as np
 from filelock import FileLock
 
-from hiprobe.store import schema
-from hiprobe.store.answer_rows import Answers
+from hiprobe.store import answer_rows, schema
+from hiprobe.store.answer_rows import Answers, write_answers
 from hiprobe.store.block_writer import BlockWriter
 from hiprobe.store.errors import StoreError, write_errors
 from hiprobe.store.journal import JournalWriter, last_counter
 from hiprobe.store.journal_log import Block
-from hiprobe.store.opened import OpenedStore, is_half_created
+from hiprobe.store.opened import OpenedStore
 from hiprobe.store.ownership import clear, lock_store, sweep
 from hiprobe.store.pending_labels import PENDING_LABELS
 from hiprobe.store.row_plan import PlannedVideo, plan_rows
 from hiprobe.store.small_files import ROOT_METADATA, SmallFiles
+from hiprobe.store.store_folder import is_half_created
 from hiprobe.store.taps import ATTRIBUTE, Tap
 
 
@@ -196,6 +197,37 @@ class StoreWriter(BlockWriter):
             group.update_attributes({ATTRIBUTE: records})
             self._commit()
         self.refresh()
+
+    def add_answers(self, answers: Answers, words: Sequence[str] = ()) -> tuple[str, ...]:
+        """Keep rows of the LM head: all where the store has none, else those of some more words.
+
+        Rows that the store has stay as they are. Killed half way, it has what it had.
+
+        Returns
+        -------
+        tuple of str
+            Words whose rows it did not have.
+
+        Raises
+        ------
+        StoreError
+            Its rows are those of another LM head.
+        """
+        kept = self._opened.answers()
+        try:
+            whole = answers if kept is None else kept.with_more(answers, words)
+        except ValueError as error:
+            raise StoreError(f"{self.path}: cannot take answers of this model: {error}.") from error
+        num_kept = 0 if kept is None else len(kept.words)
+        if added := whole.words[num_kept:]:
+            with write_errors(self.path):
+                group = self._opened.group
+                write_answers(group, whole, schema.SMALL_COMPRESSORS, num_kept)
+                # Last: it makes them count.
+                group.update_attributes({answer_rows.ATTRIBUTE: whole.as_record()})
+                self._commit()
+            self.refresh()
+        return added
 
     def replace_failed(self, video: int) -> None:
         """Set a failed video aside, so that `add_videos` may plan one of its id again."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pandas as pd
@@ -10,6 +12,16 @@ import pandas as pd
 from hiprobe.probe.samples import choose_videos, other_size
 from hiprobe.store import HiProbeError
 from hiprobe.sweep.grid import Draw, SweepConfig
+
+
+def draw_digest(video_ids: Iterable[str]) -> str:
+    """What a draw is known by: a digest of the ids of its videos, whatever their order."""
+    joined = "\0".join(sorted(video_ids)).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(joined).hexdigest()[:12]
+
+
+# Of what learns from no video.
+NOTHING_DRAWN = draw_digest(())
 
 
 def distinct_draws(

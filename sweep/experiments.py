@@ -9,24 +9,20 @@ import numpy as np
 
 from hiprobe.probe.fit import Fit, fit_members
 from hiprobe.probe.multiple_instance import fit_samples
-from hiprobe.probe.saliency import LayerStatistics, layer_statistics
-from hiprobe.sweep.far_thresholds import far_thresholds
+from hiprobe.probe.saliency import LayerStatistics
+from hiprobe.sweep.cuts import Cuts
+from hiprobe.sweep.far_thresholds import far_thresholds_of_layers
 from hiprobe.sweep.grid import SweepConfig, Task
 from hiprobe.sweep.measured import Experiment, Found, measured
 from hiprobe.sweep.prepared import Prepared
-from hiprobe.sweep.rule_experiments import measure_rules
+from hiprobe.sweep.rule_experiments import measure_rules, statistics_of_draws
 
 
 def run_task(config: SweepConfig, task: Task, prepared: Prepared) -> Found:
     """Run all experiments on one layer, and measure what rules choose layers by."""
     assert task.layer is not None, "a task of rules is run by `run_rules`"
     states = prepared.samples.states(prepared.train, task.layer, **config.place)
-    labels = prepared.samples.is_anomalous
-    nothing = LayerStatistics(np.nan, np.nan, np.nan)  # of one class, which no layer tells apart
-    known = [
-        layer_statistics(states[drawn], labels[drawn]) if labels[drawn].any() else nothing
-        for _, drawn in prepared.draws
-    ]
+    known = statistics_of_draws(prepared, states)
     experiments = list(_fit(config, task, prepared, states, known))
     found = measured(config, prepared.test, experiments)
     if not task.layer:  # the prompt's last embedding is the same for all videos
@@ -45,11 +41,15 @@ def _fit(
     assert task.layer is not None
     layers = (task.layer,)
     for kind, l2 in config.penalised_scorers():
+        cuts = Cuts.of(config, task.method, kind)
         fits = _fit_draws(config, layers, prepared, states, kind, l2)
         for number, (fit, statistics) in enumerate(zip(fits, known, strict=True)):
             settings = prepared.settings(config, task, number) | asdict(statistics)
-            far = far_thresholds(config, prepared, number, layers, kind, l2)
-            yield Experiment(settings | {"scorer": kind, "l2": l2}, fit, far)
+            far = far_thresholds_of_layers(
+                config, prepared, number, cuts.target_fars, layers, kind, l2
+            )
+            settings |= {"scorer": kind, "l2": l2}
+            yield Experiment(settings, fit.members, cuts.at(fit.training_logits, far))
 
 
 def _fit_draws(

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hiprobe.probe.layer_method import SPHERICAL_RULE
 from hiprobe.probe.layer_rules import layer_rule
-from hiprobe.probe.pipeline import layers_above_0
+from hiprobe.probe.pipeline import UNTRAINED, layers_above_0
 from hiprobe.store import FeatureStore, HiProbeError
 from hiprobe.store.localization import DEFAULT_SIGMA
+from hiprobe.store.probe_file import DEFAULT_METHOD
 from hiprobe.store.probe_inputs import Input, Keywords
 from hiprobe.store.scorers import DEFAULT_L2, SCORERS, needs_anomalies, scorer_class
 from hiprobe.store.taps import HIDDEN_STATES
@@ -60,6 +62,9 @@ class SweepConfig:
         Test on videos that were trained on too, with a warning.
     tap, prompt : str
         Whose layers are read.
+    methods : tuple of str
+        Of `hiprobe.probe.pipeline.METHODS`. The paper's is the grid of layers and rules; each other
+        one adds an experiment a draw (and scorer, where it takes one), and none of layers.
     """
 
     stores: tuple[Path, ...]
@@ -85,6 +90,7 @@ class SweepConfig:
     allow_overlap: bool = False
     tap: str = HIDDEN_STATES
     prompt: str = ""
+    methods: tuple[str, ...] = (DEFAULT_METHOD,)
 
     @property
     def place(self) -> Keywords:
@@ -96,7 +102,7 @@ class SweepConfig:
         return (Input(layer, self.tap, self.prompt),)
 
     def tasks(self) -> list[Task]:
-        """List all layers of all stores.
+        """List all layers of all stores, then what rules choose, then the other methods.
 
         Raises
         ------
@@ -104,14 +110,16 @@ class SweepConfig:
             A layer is not in its store, or the grid is empty in one direction.
         """
         tasks = []
+        others = [name for name in dict.fromkeys(self.methods) if name != DEFAULT_METHOD]
         for path in self.stores:
-            store = FeatureStore.open(path)
-            above_0 = layers_above_0(store, self.tap, self.prompt)
-            layers = above_0 if self.layers is None else self.layers
-            store.check_layers(layers, **self.place)
-            tasks += [Task(path, layer) for layer in layers]
+            layers = self.layers_of(FeatureStore.open(path)) if self.reads_layers else []
+            if DEFAULT_METHOD in self.methods:
+                tasks += [Task(path, layer) for layer in layers]
+                tasks += [Task(path, None)] if self.rules else []
+            tasks += [Task(path, None, name) for name in others]
         directions = {
-            "layer": tasks,
+            "method": self.methods,
+            "layer": [one for one in tasks if one.layer is not None or one.is_other],
             "few-shot draw": list(self.draws()),
             "scorer with a penalty that it can have": list(self.penalised_scorers()),
             "threshold": [*self.kappas, *self.thresholds, *self.target_fars],
@@ -123,10 +131,41 @@ class SweepConfig:
                 raise HiProbeError(f"the sweep has no {name}, expected at least one.")
         return tasks
 
+    def layers_of(self, store: FeatureStore) -> list[int]:
+        """List the layers to try.
+
+        Raises
+        ------
+        HiProbeError
+            One is not in the store, or there is none to choose from.
+        """
+        above_0 = layers_above_0(store, self.tap, self.prompt)
+        layers = above_0 if self.layers is None else [*self.layers]
+        store.check_layers(layers, **self.place)
+        if self.measured_rules and not any(layers):
+            raise HiProbeError(
+                "rules and the method spherical choose among layers above 0, and the sweep has "
+                "none of them: give others with --layers."
+            )
+        return layers
+
+    @property
+    def reads_layers(self) -> bool:
+        """Whether some method chooses among the layers of `place`."""
+        return not {DEFAULT_METHOD, "spherical"}.isdisjoint(self.methods)
+
+    @property
+    def measured_rules(self) -> tuple[str, ...]:
+        """The rules whose figures are asked of each layer: spherical prototypes go by one too."""
+        others = (SPHERICAL_RULE,) if "spherical" in self.methods else ()
+        return tuple(dict.fromkeys((*self.rules, *others)))
+
     @property
     def needs_anomalies(self) -> bool:
-        """Whether some scorer has to see anomalous samples."""
-        return any(map(needs_anomalies, self.scorers))
+        """Whether some method has to see anomalous samples."""
+        if not {"robust-heads", "spherical"}.isdisjoint(self.methods):
+            return True
+        return DEFAULT_METHOD in self.methods and any(map(needs_anomalies, self.scorers))
 
     def draws(self) -> Iterator[Draw]:
         """All few-shot draws that are asked for; `hiprobe.sweep.draws` tells which differ."""
@@ -142,16 +181,34 @@ class SweepConfig:
                 if l2 or not scorer.needs_penalty:
                     yield kind, l2
 
+    def scorers_of(self, method: str) -> list[tuple[str, float]]:
+        """Those of a method, which may have one of its own; what is not fitted has no penalty."""
+        if method in UNTRAINED:
+            return [("answers", 0.0)]
+        return [(method, self.l2s[0])] if method == "spherical" else [*self.penalised_scorers()]
+
 
 @dataclass(frozen=True)
 class Task:
     """One layer of one store: the unit of work, of which the states are read once.
 
-    Without a layer it is what rules choose among the layers of the store.
+    Without a layer it is what rules choose among the layers of the store, or another method than
+    the paper's.
     """
 
     store: Path
     layer: int | None
+    method: str = DEFAULT_METHOD
+
+    @property
+    def is_other(self) -> bool:
+        """Whether it is of another method than the paper's."""
+        return self.method != DEFAULT_METHOD
+
+    @property
+    def goes_by_figures(self) -> bool:
+        """Whether it chooses among layers by what their tasks have found, if there are any."""
+        return self.layer is None and self.method in (DEFAULT_METHOD, "spherical")
 
 
 @dataclass(frozen=True)

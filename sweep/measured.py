@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,9 +12,7 @@ from scipy.special import expit
 
 from hiprobe.evaluate.scored import ScoredSegments
 from hiprobe.evaluate.test_set import TestSet
-from hiprobe.probe.fit import Fit
-from hiprobe.probe.pipeline import calibrate
-from hiprobe.store.probe_members import read_logits
+from hiprobe.store.probe_members import Member, read_logits
 from hiprobe.sweep.grid import SweepConfig
 from hiprobe.sweep.kept_scores import KeptScores
 
@@ -30,14 +28,15 @@ class Experiment:
     ----------
     settings : dict
         The columns of the table that tell what.
-    fit : Fit
-    far_thresholds : dict of float to float
-        By the rate of false alarms that they are set for.
+    members : tuple of Member
+        What scores.
+    cuts : list of dict
+        The columns ``kappa``, ``target_far`` and ``threshold`` of its rows, of `Cuts.at`.
     """
 
     settings: dict[str, Any]
-    fit: Fit
-    far_thresholds: dict[float, float] = field(default_factory=dict)
+    members: tuple[Member, ...]
+    cuts: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -62,34 +61,30 @@ class Found:
 def measured(config: SweepConfig, test: TestSet, experiments: Sequence[Experiment]) -> Found:
     """Score the test videos with all experiments, and measure each."""
     rows, smoothed = [], []
-    logits = read_logits([one.fit.members for one in experiments], test.states)
+    logits = read_logits([one.members for one in experiments], test.states)
     for number, (one, own) in enumerate(zip(experiments, logits, strict=True)):
         scored = test.score(expit(own), config.sigma)
         where = {"scores_row": number} if config.keep_scores else {}
-        rows += [one.settings | row | where for row in _rows(scored, one, config)]
+        rows += [one.settings | row | where for row in _rows(scored, one.cuts)]
         smoothed += [scored.smoothed] if config.keep_scores else []
     kept = KeptScores.of(np.stack(smoothed), test.segments) if smoothed else None
     return Found(pd.DataFrame(rows), kept)
 
 
 def _rows(
-    scored: ScoredSegments, one: Experiment, config: SweepConfig
+    scored: ScoredSegments, cuts: Sequence[Mapping[str, float]]
 ) -> Iterator[dict[str, float | None]]:
-    """Measure the scores once, and for each threshold what depends on it; fixed ones have no κ."""
+    """Measure the scores once, and for each threshold what depends on it."""
     # Areas of a continuous score know no threshold; they cost most, and are measured once.
     of_any_threshold = variant_areas(scored, "smoothed", "") | variant_areas(scored, "raw", "raw_")
     of_any_threshold["auc_se"] = scored.ranking(scored.smoothed).auc_standard_error()
-    scores = expit(one.fit.training_logits)
-    cuts = [(kappa, np.nan, calibrate(scores, kappa)["value"]) for kappa in config.kappas]
-    cuts += [(np.nan, np.nan, fixed) for fixed in config.thresholds]
-    cuts += [(np.nan, rate, value) for rate, value in one.far_thresholds.items()]
-    for kappa, target_far, threshold in cuts:
-        cut = replace(scored, threshold=threshold)
+    for one in cuts:
+        cut = replace(scored, threshold=one["threshold"])
         yield {
-            "kappa": kappa,
-            "target_far": target_far,
+            "kappa": one["kappa"],
+            "target_far": one["target_far"],
             **of_any_threshold,
-            "threshold": threshold,
+            "threshold": one["threshold"],
             **variant_areas(cut, "localized", "localized_"),
             **variant_areas(cut, "binary", "binary_"),
             "f1": cut.f1,

@@ -16,11 +16,14 @@ from scipy.special import stdtr, stdtrit
 from hiprobe.evaluate.comparison import VISIBLE_ERRORS, resample_videos
 from hiprobe.evaluate.metrics import METRICS, Ranking
 from hiprobe.store import HiProbeError
+from hiprobe.sweep.draws import NOTHING_DRAWN
 from hiprobe.sweep.kept_scores import KeptScores, folder_of
 from hiprobe.sweep.table_file import read_table
 
 # What an experiment is chosen by, beside the draw.
-SETTINGS = ("store", "test_store", "tap", "prompt", "layer", "rule", "scorer", "l2", "num_videos")
+SETTINGS = (
+    "store", "test_store", "method", "tap", "prompt", "layer", "rule", "scorer", "l2", "num_videos",
+)  # fmt: skip
 CHOOSABLE = (*SETTINGS, "fraction", "seed")
 
 
@@ -43,7 +46,7 @@ def compare_settings(
 
     Its interval and p are those of Student's t with the degrees of freedom of Welch and
     Satterthwaite. Draws from one pool share videos; if each holds much of the pool, the error over
-    draws is too small.
+    draws is too small. What learns from no video is the same on every draw of the other setting.
 
     Parameters
     ----------
@@ -75,7 +78,8 @@ def compare_settings(
             f"{path}: it keeps no scores, and a paired test needs them. Run the sweep with "
             "--keep-scores."
         )
-    experiments = [_experiments(table, path, one) for one in (a, b)]
+    one, other = (_experiments(table, path, chosen) for chosen in (a, b))
+    experiments = [_on_draws_of(other, one), _on_draws_of(one, other)]
     common = experiments[0].index.intersection(experiments[1].index, sort=False)
     if common.empty:
         raise HiProbeError(
@@ -125,6 +129,13 @@ def _experiments(table: pd.DataFrame, path: Path, setting: Mapping[str, str]) ->
                 f"{', '.join(map(str, values[:20]))}. Choose one, such as {name}={values[0]}."
             )
     return own.set_index("draw")[["scores", "scores_row"]]
+
+
+def _on_draws_of(other: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
+    """The experiments of a setting; one that learned from no video stands for every draw."""
+    if list(own.index) != [NOTHING_DRAWN]:
+        return own
+    return own.iloc[[0] * len(other)].set_axis(other.index)
 
 
 def _equals(column: pd.Series, value: str) -> pd.Series:

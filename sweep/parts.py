@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from hiprobe.store import FeatureStore, HiProbeError, file_digest, write_errors
+from hiprobe.store.probe_file import DEFAULT_METHOD
 from hiprobe.store.single_files import read_json, write_json
 from hiprobe.sweep.grid import SweepConfig, Task
 from hiprobe.sweep.kept_scores import folder_of
@@ -36,7 +37,10 @@ class Parts:
         # A store that was extracted again, or further, has other results.
         contents = [(store.provenance, len(store.segments)) for store in opened]
         labels = file_digest(config.manifest) if config.manifest else None
-        identity = json.dumps([asdict(config), contents, labels], default=str, sort_keys=True)
+        settings = asdict(config)
+        if config.methods == (DEFAULT_METHOD,):  # as an older hiprobe named it, which knew no other
+            del settings["methods"]
+        identity = json.dumps([settings, contents, labels], default=str, sort_keys=True)
         self._name = hashlib.sha256(identity.encode()).hexdigest()[:12]
         self._folder = out.with_name(f"{out.name}.parts-{self._name}")
         self._scores = folder_of(out)
@@ -99,4 +103,6 @@ class Parts:
         """The task's table; stores may share their name, so their paths are told apart."""
         store = hashlib.sha256(str(task.store).encode()).hexdigest()[:8]
         what = "rules" if task.layer is None else f"layer-{task.layer}"
+        if task.is_other:
+            what = f"method-{task.method}"
         return self._folder / f"{store}-{what}.csv"

@@ -2,8 +2,9 @@
 
 Run by ``hiprobe sweep``. One task is one layer of one store: its states are read once, and all
 experiments on it follow (`hiprobe.sweep.experiments`); what rules choose among all layers is one
-task more (`hiprobe.sweep.rule_experiments`). What a task has found is kept, so an interrupted sweep
-goes on.
+task more (`hiprobe.sweep.rule_experiments`), and so is each other method
+(`hiprobe.sweep.method_experiments`). What a task has found is kept, so an interrupted sweep goes
+on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,8 @@ from hiprobe.store.single_files import check_target, only_writer
 from hiprobe.sweep.experiments import run_task
 from hiprobe.sweep.grid import SweepConfig, Task
 from hiprobe.sweep.measured import Found, RuleFigures
+from hiprobe.sweep.method_experiments import run_method
+from hiprobe.sweep.methods_asked import check_methods
 from hiprobe.sweep.parts import Parts
 from hiprobe.sweep.prepared import planned_rows, prepare
 from hiprobe.sweep.rule_experiments import run_rules
@@ -75,7 +78,7 @@ def run_sweep(
     Returns
     -------
     DataFrame
-        The new rows, one an experiment and κ or fixed threshold: ``store, test_store, tap,
+        The new rows, one an experiment and κ or fixed threshold: ``store, test_store, method, tap,
         prompt, layer, rule, layers, scorer, l2, fraction, num_videos, seed, draw, kappa``, the
         layer's ``kl_divergence, ldr, entropy, saliency``, ``is_dlsp_choice``, ``auc, ap`` (smoothed
         scores), ``raw_auc, raw_ap``, ``threshold``, ``localized_auc, localized_ap, binary_auc,
@@ -85,8 +88,10 @@ def run_sweep(
     ------
     HiProbeError
         Nothing to train or test on, no such layer, other models, training and test videos
-        overlap, or `out` holds rows that would be lost or doubled.
+        overlap, a method that a store does not allow, or `out` holds rows that would be lost or
+        doubled.
     """
+    check_methods(config)
     if out.suffix not in SUFFIXES:
         raise HiProbeError(f"{out}: expected a name that ends in .parquet or .csv.")
     check_target(out)  # not after hours
@@ -123,12 +128,10 @@ def _sweep(
     on_warning: Callable[[str], None],
 ) -> pd.DataFrame:
     """Run what is left to do, and join the table."""
-    layers = config.tasks()
-    rules = [Task(path, None) for path in config.stores if config.rules]
-    tasks = [*layers, *rules]
+    tasks = config.tasks()
     todo = [task for task in tasks if not parts.has(task)]
     on_task(len(tasks) - len(todo), len(tasks))
-    work = _Work(config, layers, parts, on_warning)
+    work = _Work(config, tasks, parts, on_warning)
     if num_workers or scheduler is not None:
         results = work.on_cluster(todo, num_workers, scheduler)
     else:
@@ -147,7 +150,7 @@ class _Work:
     """How tasks are run: those of layers first, whose figures those of rules choose by."""
 
     config: SweepConfig
-    layers: list[Task]
+    tasks: list[Task]
     parts: Parts
     on_warning: Callable[[str], None]
 
@@ -159,11 +162,8 @@ class _Work:
             for text in prepared.warnings:
                 self.on_warning(text)
             for task in own:
-                if task.layer is None:
-                    figures = self.figures(path)
-                    yield task, run_rules(self.config, path, figures, prepared)
-                else:
-                    yield task, run_task(self.config, task, prepared)
+                function, *arguments = self.call_of(task, self.config)
+                yield task, function(*arguments, prepared)
 
     def on_cluster(
         self, tasks: Sequence[Task], num_workers: int, scheduler: str | None
@@ -184,33 +184,34 @@ class _Work:
                 path: submit(client, prepare, config, path.absolute())
                 for path in dict.fromkeys(task.store for task in tasks)
             }
-            futures = {
-                submit(client, run_task, config, task, needs=[of_store[task.store]]): task
-                for task in tasks
-                if task.layer is not None
-            }
-            for prepared in of_store.values():
-                texts = submit(client, attrgetter("warnings"), needs=[prepared])
-                for text in wait_for(client, texts):
-                    self.on_warning(text)
-            for future in as_they_end(client, futures):
-                yield futures[future], result_of(client, future)
-            futures = {
-                submit(
-                    client, run_rules, config, task.store, self.figures(task.store),
-                    needs=[of_store[task.store]],
-                ): task
-                for task in tasks
-                if task.layer is None
-            }  # fmt: skip
-            for future in as_they_end(client, futures):
-                yield futures[future], result_of(client, future)
+            for by_figures in (False, True):
+                futures = {
+                    submit(client, *self.call_of(task, config), needs=[of_store[task.store]]): task
+                    for task in tasks
+                    if task.goes_by_figures == by_figures
+                }
+                if not by_figures:
+                    for prepared in of_store.values():
+                        texts = submit(client, attrgetter("warnings"), needs=[prepared])
+                        for text in wait_for(client, texts):
+                            self.on_warning(text)
+                for future in as_they_end(client, futures):
+                    yield futures[future], result_of(client, future)
+
+    def call_of(self, task: Task, config: SweepConfig) -> tuple[Any, ...]:
+        """What runs a task: a function, and its arguments but for what is prepared."""
+        if task.layer is not None:
+            return run_task, config, task
+        figures = self.figures(task.store) if task.goes_by_figures else {}
+        if task.is_other:
+            return run_method, config, task, figures
+        return run_rules, config, task.store, figures
 
     def figures(self, store: Path) -> dict[int, RuleFigures]:
         """What rules choose by, of all layers that they may choose: none is the embedding."""
         return {
             task.layer: self.parts.figures(task)
-            for task in self.layers
+            for task in self.tasks
             if task.store == store and task.layer
         }
 
@@ -225,8 +226,9 @@ def _absolute(config: SweepConfig) -> SweepConfig:
 
 def _with_saliency(table: pd.DataFrame) -> pd.DataFrame:
     """Add each draw's saliency over layers, and which layer DLSP chooses."""
+    table = table.reindex(columns=list(dict.fromkeys((*table, *METRICS))))  # methods have none
     table["saliency"], table["is_dlsp_choice"] = np.nan, False
-    of_one_layer = table[table["rule"] == ""]
+    of_one_layer = table[table["layer"].notna()]
     for _, group in of_one_layer.groupby(list(DRAW), dropna=False):
         of_layer = group.drop_duplicates("layer").set_index("layer")[list(METRICS)]
         if not (of_layer.index >= 1).any() or of_layer.isna().all(axis=None):

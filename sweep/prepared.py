@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,15 @@ import numpy as np
 import pandas as pd
 
 from hiprobe.evaluate.test_set import TestSet
+from hiprobe.probe.pipeline import UNTRAINED
 from hiprobe.probe.samples import Samples, samples_of, training_videos
 from hiprobe.store import FeatureStore, StoreError
 from hiprobe.store.provenance import Purpose
 from hiprobe.store.train_test_overlap import check_overlap, files_of
-from hiprobe.sweep.draws import distinct_draws
+from hiprobe.sweep.cuts import Cuts
+from hiprobe.sweep.draws import distinct_draws, draw_digest
 from hiprobe.sweep.grid import Draw, SweepConfig, Task
+from hiprobe.sweep.methods_asked import check_tested, place_of
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,16 @@ class Prepared:
     few_shot: list[Samples]
     warnings: tuple[str, ...]
 
-    def settings(self, config: SweepConfig, task: Task, number: int) -> dict[str, Any]:
-        """The columns that tell what was trained on in one of the `draws`, and what is tested."""
+    def settings(self, config: SweepConfig, task: Task, number: int | None) -> dict[str, Any]:
+        """The columns that tell what was trained on in one of the `draws`, and what is tested.
+
+        Without a number, of what learns from no video.
+        """
+        if number is None:
+            return _settings(config, self.train, task, Draw(), ())
         draw, drawn = self.draws[number]
-        return _settings(config, task, draw, list(dict.fromkeys(self.samples.owner[drawn])))
+        ids = list(dict.fromkeys(self.samples.owner[drawn]))
+        return _settings(config, self.train, task, draw, ids)
 
 
 def prepare(config: SweepConfig, path: Path) -> Prepared:
@@ -67,7 +75,7 @@ def prepare(config: SweepConfig, path: Path) -> Prepared:
     pool, left_out = training_videos(train, config.train_split, config.manifest, needed)
     test = TestSet.of_store(tested, config.test_split, config.manifest)
     test.require_frame_labels()
-    tested.check_layers((), list(test.videos.index), **config.place)  # a tap may have been added
+    check_tested(config, train, tested, list(test.videos.index))
     warnings += [f"{train.path}: {text}" for text in left_out]
     warnings += [f"{tested.path}: {text}" for text in test.warnings]
     warnings += check_overlap(
@@ -86,58 +94,61 @@ def prepare(config: SweepConfig, path: Path) -> Prepared:
     few_shot = [
         samples_of(train, pool, ids, config.labels, config.samples_per_video)
         for ids in chosen.values()
-        if config.target_fars
+        if _needs_rates(config)
     ]
     return Prepared(train, test, samples, draws, few_shot, tuple(warnings))
+
+
+def _needs_rates(config: SweepConfig) -> bool:
+    """Whether some threshold is set for a rate of false alarms."""
+    return any(
+        Cuts.of(config, method, kind).target_fars
+        for method in config.methods
+        for kind, _ in config.scorers_of(method)
+    )
 
 
 def planned_rows(config: SweepConfig) -> pd.DataFrame:
     """List the rows that a sweep will have, by what tells them apart, without any result."""
     rows = []
+    tasks = config.tasks()
     for path in config.stores:
+        store = FeatureStore.open(path)
         pool, _ = training_videos(
-            FeatureStore.open(path), config.train_split, config.manifest, config.needs_anomalies
+            store, config.train_split, config.manifest, config.needs_anomalies
         )
         drawn, _ = distinct_draws(config, pool["label"])
-        own = [(task, "") for task in config.tasks() if task.store == path]
-        own += [(Task(path, None), rule) for rule in config.rules]
         rows += [
-            _settings(config, task, draw, ids) | {"rule": rule, "scorer": kind, "l2": l2} | cut
-            for task, rule in own
-            for draw, ids in drawn.items()
-            for kind, l2 in config.penalised_scorers()
-            for cut in _thresholds(config)
-        ]
+            _settings(config, store, task, draw, ids) | {"rule": rule, "scorer": kind, "l2": l2}
+            | cut
+            for task in tasks
+            if task.store == path
+            for rule in ([""] if task.is_other or task.layer is not None else config.rules)
+            for draw, ids in ([(Draw(), [])] if task.method in UNTRAINED else drawn.items())
+            for kind, l2 in config.scorers_of(task.method)
+            for cut in Cuts.of(config, task.method, kind).planned()
+        ]  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _thresholds(config: SweepConfig) -> Iterator[dict[str, float]]:
-    for kappa in config.kappas:
-        yield {"kappa": kappa, "threshold": np.nan}
-    for threshold in config.thresholds:
-        yield {"kappa": np.nan, "threshold": threshold}
-    for rate in config.target_fars:
-        yield {"kappa": np.nan, "threshold": np.nan, "target_far": rate}
-
-
 def _settings(
-    config: SweepConfig, task: Task, draw: Draw, video_ids: Sequence[str]
+    config: SweepConfig, store: FeatureStore, task: Task, draw: Draw, video_ids: Sequence[str]
 ) -> dict[str, Any]:
     """The columns that tell what was trained on, and what is tested."""
-    digest = hashlib.sha256("\0".join(sorted(video_ids)).encode("utf-8", "surrogatepass"))
+    by_share = draw.num_videos is None and len(video_ids) > 0
     return {
         "store": str(task.store),
         "test_store": str(config.test_store or task.store),
-        "tap": config.tap,
-        "prompt": config.prompt,
+        "method": task.method,
+        **place_of(config, store, task.method),
         "layer": task.layer,
         "rule": "",
         "layers": "" if task.layer is None else str(task.layer),
         "mil": config.mil,
-        "fraction": draw.fraction if draw.num_videos is None else np.nan,
+        "fraction": draw.fraction if by_share else np.nan,
         "num_videos": len(video_ids),
         "seed": draw.seed,
-        "draw": digest.hexdigest()[:12],
+        "draw": draw_digest(video_ids),
     }
 
 

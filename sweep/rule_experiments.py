@@ -11,11 +11,22 @@ import numpy as np
 from hiprobe.probe.fit import Fit
 from hiprobe.probe.layer_rules import RuleSamples, layer_rule
 from hiprobe.probe.multiple_instance import fit_samples
-from hiprobe.probe.saliency import LayerStatistics
-from hiprobe.sweep.far_thresholds import far_thresholds
+from hiprobe.probe.saliency import LayerStatistics, layer_statistics
+from hiprobe.sweep.cuts import Cuts
+from hiprobe.sweep.far_thresholds import far_thresholds_of_layers
 from hiprobe.sweep.grid import SweepConfig, Task
 from hiprobe.sweep.measured import Experiment, Found, RuleFigures, measured
 from hiprobe.sweep.prepared import Prepared
+
+
+def statistics_of_draws(prepared: Prepared, states: np.ndarray) -> list[LayerStatistics]:
+    """DLSP's metrics of a layer's (sample, feature) states, of each draw."""
+    labels = prepared.samples.is_anomalous
+    nothing = LayerStatistics(np.nan, np.nan, np.nan)  # of one class, which no layer tells apart
+    return [
+        layer_statistics(states[drawn], labels[drawn]) if labels[drawn].any() else nothing
+        for _, drawn in prepared.draws
+    ]
 
 
 def measure_rules(
@@ -32,7 +43,7 @@ def measure_rules(
         DLSP's metrics of each draw.
     """
     figures: RuleFigures = {}
-    for name in config.rules:
+    for name in config.measured_rules:
         rule = layer_rule(name)
         figures[name] = []
         for kind, l2 in config.penalised_scorers():
@@ -79,19 +90,28 @@ def run_rules(
             for rule in config.rules
             for draw in range(len(prepared.draws))
         }
-        experiments += _of_scorer(config, store, prepared, chosen, kind, l2)
+        experiments += fit_chosen(config, Task(store, None), prepared, chosen, kind, l2)
     return measured(config, prepared.test, experiments)
 
 
-def _of_scorer(
+def fit_chosen(
     config: SweepConfig,
-    store: Path,
+    task: Task,
     prepared: Prepared,
     chosen: Mapping[tuple[str, int], tuple[int, ...]],
     kind: str,
     l2: float,
 ) -> Iterator[Experiment]:
-    """Fit one scorer on what each rule chose for each draw; equal layers are read together."""
+    """Fit one scorer on what each rule chose for each draw; equal layers are read together.
+
+    Parameters
+    ----------
+    config, task, prepared
+    chosen : mapping of (str, int) to tuple of int
+        Layers, by the rule for the table and the number of the draw.
+    kind, l2
+    """
+    cuts = Cuts.of(config, task.method, kind)
 
     @cache
     def fits(layers: tuple[int, ...]) -> dict[int, Fit]:
@@ -103,12 +123,13 @@ def _of_scorer(
         return dict(zip(draws, found, strict=True))
 
     for (rule, draw), layers in chosen.items():
-        settings = prepared.settings(config, Task(store, None), draw)
+        settings = prepared.settings(config, task, draw)
         settings |= {
             "rule": rule,
             "layers": ",".join(map(str, layers)),
             "scorer": kind,
             "l2": l2,
         }
-        far = far_thresholds(config, prepared, draw, layers, kind, l2)
-        yield Experiment(settings, fits(layers)[draw], far)
+        fit = fits(layers)[draw]
+        far = far_thresholds_of_layers(config, prepared, draw, cuts.target_fars, layers, kind, l2)
+        yield Experiment(settings, fit.members, cuts.at(fit.training_logits, far))

@@ -9,6 +9,7 @@ import pandas as pd
 
 from hiprobe.store import HiProbeError
 from hiprobe.store.errors import listing
+from hiprobe.store.probe_file import DEFAULT_METHOD
 from hiprobe.store.single_files import check_file, replaced
 from hiprobe.store.taps import HIDDEN_STATES
 
@@ -17,11 +18,12 @@ SUFFIXES = (".parquet", ".csv")
 DRAW = ("store", "fraction", "num_videos", "seed")
 # What one row is told by, with a fixed threshold besides; `draw` is a digest of the videos drawn.
 KEY = (
-    "store", "test_store", "tap", "prompt", "draw", "layer", "rule", "mil", "scorer", "l2", "kappa",
-    "target_far",
+    "store", "test_store", "method", "tap", "prompt", "draw", "layer", "rule", "mil", "scorer",
+    "l2", "kappa", "target_far",
 )  # fmt: skip
 SHOWN = (
     "store",
+    "method",
     "tap",
     "prompt",
     "layer",
@@ -35,10 +37,11 @@ SHOWN = (
 )
 # An empty text reads back as no value.
 TEXTS = dict.fromkeys(
-    ("store", "test_store", "tap", "prompt", "rule", "layers", "scorer", "scores", "draw"), str
-)
+    ("store", "test_store", "method", "tap", "prompt", "rule", "layers", "scorer", "scores",
+     "draw"), str,
+)  # fmt: skip
 # Of a table that an older hiprobe wrote.
-BEFORE_TAPS = {"tap": HIDDEN_STATES, "prompt": ""}
+BEFORE_METHODS = {"tap": HIDDEN_STATES, "prompt": "", "method": DEFAULT_METHOD}
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -56,13 +59,13 @@ def read_table(path: Path) -> pd.DataFrame:
         else:
             # Only `round_trip` reads exactly the numbers that were written.
             table = pd.read_csv(path, float_precision="round_trip", dtype=TEXTS)
-        for name, value in BEFORE_TAPS.items():
+        for name, value in BEFORE_METHODS.items():
             if name not in table:
                 table[name] = value
         for name in TEXTS.keys() & set(table):
             table[name] = table[name].fillna("")
         if table["layer"].isna().any():
-            table["layer"] = table["layer"].astype("Int64")  # rows of a rule have none
+            table["layer"] = table["layer"].astype("Int64")  # rows of rules and methods have none
         table[[*DRAW, "scorer", "l2", "kappa", "threshold", "auc"]]
     except (OSError, ValueError, KeyError) as error:
         raise HiProbeError(f"{path}: not a sweep's table ({error}).") from error

@@ -120,7 +120,14 @@ def _methods(compared: Sequence[Compared]) -> str:
         header, *rows = one.table.cells(SHOWN_METRICS)
         lines += [_row(header[0], header[1:]), "|---" * len(header) + "|"]
         lines += [*(_row(row[0], row[1:]) for row in rows), ""]
-        lines += [*(f"- {note}" for note in one.table.notes if "left out" in note), ""]
+    left_out = {
+        note.partition(" is left out")[0]
+        for one in compared
+        for note in one.table.notes
+        if " is left out" in note
+    }
+    if left_out:
+        lines += [f"Left out, as the stores lack what it reads: {', '.join(sorted(left_out))}.", ""]
     return "\n".join(lines)
 
 

@@ -10,12 +10,17 @@ import time
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from hiprobe.cli.main import app
 from hiprobe.cli.output import duration, size
 from hiprobe.demo.model import build_random_model
 from hiprobe.store import FeatureStore, VideoRecord, read_manifest, write_manifest
+from hiprobe.store.answer_rows import Answers
 from hiprobe.store.merge import merge
+from hiprobe.store.taps import Tap
 from tests.cli.test_cli import hiprobe
 
 
@@ -163,3 +168,22 @@ def test_merging_part_of_the_ranks_warns(make_store, tmp_path):
 )
 def test_sizes_have_two_digits(num_bytes, text):
     assert size(num_bytes) == text
+
+
+def test_info_names_taps_prompts_answers_and_windows(make_store):
+    rows = [np.ones(shape, "f4") for shape in ((2, 16), 2, 16)]
+    answers = Answers(("Yes", "No"), (3, 4), *rows, 1e-6, 4)
+    store = make_store(
+        num_videos=2,
+        provenance={"prompt_name": "odd", "window": {"seconds": 2.5}},
+        taps=[Tap("heads", (1, 2), 8, num_heads=2), Tap("hidden_states", (1,), 16, "severity")],
+        answers=answers,
+    )
+    said = CliRunner().invoke(app, ["store", "info", str(store)]).stdout
+    assert "taps hidden_states, heads\nprompts odd, severity\nanswers 'Yes', 'No'\n" in said
+    assert "windows of 2.5 seconds around the segments' middles" in said
+    told = json.loads(CliRunner().invoke(app, ["store", "info", str(store), "--json"]).stdout)
+    assert (told["taps"], told["prompts"]) == (["hidden_states", "heads"], ["odd", "severity"])
+    assert (told["answers"], told["window"]) == (["Yes", "No"], {"seconds": 2.5})
+    plain = CliRunner().invoke(app, ["store", "info", str(make_store("plain.zarr"))]).stdout
+    assert not re.search(r"^(taps|prompts|answers|windows) ", plain, re.MULTILINE)

@@ -8,8 +8,16 @@ import pytest
 from hiprobe.demo.model import build_random_model
 from hiprobe.extract.config import BackboneConfig, ExtractConfig
 from hiprobe.extract.pipeline import extract
+from hiprobe.extract.prompts import with_probes_first_prompt
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
-from hiprobe.store import FeatureStore, ModelError, Probe, VideoRecord, write_manifest
+from hiprobe.store import (
+    FeatureStore,
+    HiProbeError,
+    ModelError,
+    Probe,
+    VideoRecord,
+    write_manifest,
+)
 from hiprobe.store.subset import subset
 from tests.cli.test_cli import hiprobe
 
@@ -82,6 +90,32 @@ def test_the_probes_taps_and_prompts_come_with_its_layers(narrow, tmp_path):
     assert result.returncode == 0, result.stderr
 
 
+def test_the_first_prompt_of_the_probes_store_comes_too_by_its_name(narrow, tmp_path):
+    whole = replace(narrow, store=tmp_path / "whole.zarr", only=("v0", "v1", "v2", "v3"))
+    extract(replace(whole, backbone=replace(narrow.backbone, prompt="Odd?", prompt_name="odd")))
+    run_probe(ProbeConfig(whole.store, layer=3, prompt="odd")).save(tmp_path / "odd.json")
+    for command in (
+        ("extract", narrow.manifest, "wide.zarr", "--model", narrow.backbone.model, "--device",
+         "cpu", "--layers-from", "odd.json"),
+        ("evaluate", "wide.zarr", "odd.json", "results"),
+    ):  # fmt: skip
+        result = hiprobe(*map(str, command), cwd=tmp_path)
+        assert (result.returncode, "warning: odd.json" in result.stderr) == (0, False)
+    store = FeatureStore.open(tmp_path / "wide.zarr")
+    assert (store.prompts, store.origin.prompt) == (["odd"], "Odd?")
+    # Where something else is the first one, it is a further one; and never another by its name.
+    probe = Probe.load(tmp_path / "odd.json")
+    for name, text, further in (("mine", "Fire?", (("odd", "Odd?"),)), ("odd", "Odd?", ())):
+        asked = replace(narrow.backbone, prompt_name=name, prompt=text)
+        found = with_probes_first_prompt(asked, probe, probe.inputs, is_first=False)
+        assert found == replace(asked, further_prompts=further)
+    plain = Probe.load(tmp_path / "probe.json")  # it reads the first one, whatever its name
+    assert with_probes_first_prompt(asked, plain, plain.inputs, is_first=False) == asked
+    other = replace(asked, prompt="Even?")
+    with pytest.raises(HiProbeError, match=r"--prompt odd: the probe's .* 'Odd\?', not 'Even\?'"):
+        with_probes_first_prompt(other, probe, probe.inputs, is_first=False)
+
+
 def test_states_that_the_probe_cannot_score_are_refused_before_they_are_made(narrow, tmp_path):
     probe, wide = tmp_path / "probe.json", tmp_path / "wide.zarr"
     other = build_random_model(tmp_path / "other", seed=1)
@@ -98,8 +132,15 @@ def test_states_that_the_probe_cannot_score_are_refused_before_they_are_made(nar
 
 
 def test_a_subset_made_in_between_is_the_same_as_one_extracted(narrow, tmp_path):
-    subset(narrow.store, tmp_path / "small.zarr", layers=(5,))
+    asked = replace(narrow.backbone, taps=("heads", "frames_mean"))
+    extract(replace(narrow, backbone=asked, only=("v0", "v1", "v2", "v3")))
+    subset(narrow.store, tmp_path / "small.zarr", layers=(0, 5))
     again = replace(
-        narrow, store=tmp_path / "small.zarr", backbone=replace(narrow.backbone, layers=(5,))
+        narrow, store=tmp_path / "small.zarr", backbone=replace(narrow.backbone, layers=(0, 5))
     )
     assert extract(again).num_done == 6
+    store = FeatureStore.open(again.store)
+    assert [(tap.tap, tap.layers) for tap in store.further_taps] == [
+        ("heads", (5,)),
+        ("frames_mean", (0, 5)),
+    ]

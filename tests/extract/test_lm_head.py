@@ -12,7 +12,9 @@ from hiprobe.extract.config import BackboneConfig, ExtractConfig
 from hiprobe.extract.internvl_chat import load_internvl_chat
 from hiprobe.extract.lm_head import WORDS, read_answers
 from hiprobe.extract.pipeline import extract
+from hiprobe.extract.workplace import Here
 from hiprobe.store import FeatureStore, ModelError, StoreError, VideoRecord, write_manifest
+from hiprobe.store.verify import verify
 from tests.extract.internvl_chat_reference import INTERNLM2
 from tests.extract.test_backbone import FAMILIES, checkpoints, read
 from tests.extract.test_internvl_chat import VARIANTS, build, random_segment
@@ -144,18 +146,68 @@ def test_a_model_that_ends_otherwise_has_no_answers(checkpoints):
     assert read_answers((), folder, other, other.language_model, backbone.tokenizer) is None
 
 
-def test_extract_writes_answers_once_and_goes_on_with_them(checkpoints, make_video, tmp_path):
+class Untouched(Backbone):
+    """A model that is not to be run."""
+
+    def launch(self, inputs):
+        raise AssertionError("the model runs")
+
+
+@pytest.fixture
+def job(checkpoints, make_video, tmp_path):
+    """Two videos."""
     records = [VideoRecord(name, str(make_video(f"{name}.mp4", 30)), "train", "normal")
                for name in "ab"]  # fmt: skip
     write_manifest(tmp_path / "m.csv", records)
     backbone = BackboneConfig(str(checkpoints["llava_onevision"]), device="cpu", answers=("x",))
-    job = ExtractConfig(tmp_path / "m.csv", tmp_path / "s.zarr", backbone, limit=1, parity=0)
-    extract(job)
+    return ExtractConfig(tmp_path / "m.csv", tmp_path / "s.zarr", backbone, parity=0)
+
+
+def asked(job, *words):
+    return replace(job, backbone=replace(job.backbone, answers=words))
+
+
+def test_extract_writes_answers_and_goes_on_with_them(job):
+    extract(replace(job, limit=1))
     answers = FeatureStore.open(job.store).answers
-    assert answers == Backbone(backbone).answers
+    assert answers == Backbone(job.backbone).answers
     assert answers.words[0] == "x"
-    extract(replace(job, backbone=replace(backbone, answers=())))
+    extract(asked(job))
     store = FeatureStore.open(job.store)
     assert (len(store.segments), store.answers) == (4, answers)
-    with pytest.raises(StoreError, match=r"keeps no answer 'w'; it has 'x', .*leave --answer out"):
-        extract(replace(job, backbone=replace(backbone, model="nowhere", answers=("w",))))
+
+
+@pytest.mark.parametrize("had", [None, ("x",)], ids=["none", "others"])
+def test_a_finished_store_gains_answers_without_its_videos(job, had):
+    first = Backbone(job.backbone)
+    if had is None:  # as older hiprobes made it
+        first.answers = None
+    extract(job, workplace=Here(job, first))
+    states = {path: path.read_bytes() for path in job.store.glob("hidden_states/c/*/*/*")}
+    for name in "ab":
+        job.manifest.with_name(f"{name}.mp4").unlink()
+    notes, more = [], asked(job, "w", "A")
+    again = Here(more, Untouched(more.backbone))
+    summary = extract(more, workplace=again, on_note=notes.append)
+    assert (summary.num_done, summary.run, summary.changed) == (2, None, {})
+    store = FeatureStore.open(job.store)
+    assert store.answers == Backbone(asked(job, *(had or ()), "w").backbone).answers
+    assert notes == [f"answers: {job.store} keeps these too now: "
+                     + ("'w'" if had else ", ".join(map(repr, store.answers.words)))]  # fmt: skip
+    assert {path: path.read_bytes() for path in states} == states
+    assert verify(job.store).problems == []
+    extract(more, workplace=again, on_note=notes.append)
+    assert len(notes) == 1
+
+
+def test_answers_of_another_checkpoint_or_of_several_tokens_are_refused(job, untied):
+    extract(job)
+    before = FeatureStore.open(job.store).answers
+    other = asked(job, "w")
+    other = replace(other, backbone=replace(other.backbone, model=str(untied["llava_onevision"])))
+    with pytest.raises(StoreError, match=r"model\.weights_digest: store 'sha256"):
+        extract(other)
+    with pytest.raises(ModelError, match="is not one token of this model but 'q'"):
+        extract(asked(job, "q~z"))
+    assert FeatureStore.open(job.store).answers == before
+    assert verify(job.store).problems == []

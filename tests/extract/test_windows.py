@@ -36,6 +36,7 @@ from hiprobe.store.merge import merge
 from hiprobe.store.subset import subset
 from hiprobe.store.verify import verify
 from hiprobe.store.windows import Window
+from tests.cli.test_cli import hiprobe
 
 
 def all_frames(path):
@@ -235,6 +236,14 @@ def test_a_store_of_windows_is_made_gone_on_with_checked_copied_probed_and_detec
     pairs = [(one["window_start"], one["window_stop"]) for one in found["segments"]]
     assert pairs == windows_of(store, "f")
     assert found["provenance"]["window"] == {"frames": 48}
+    result = hiprobe(
+        *("detect", video, tmp_path / "probe.json", "--model", job.backbone.model),
+        *("--device", "cpu"),
+        cwd=tmp_path,
+    )
+    assert "frames 0-24 (seen 0-36)  0." in result.stderr
+    assert "frames 24-48 (seen 12-60)  0." in result.stderr
+    assert "of each segment the model saw up to 48 frames around its middle" in result.stdout
 
     # A probe trained on other windows scores, and it is said.
     plain = replace(job, store=tmp_path / "plain.zarr", window=None, split="test")

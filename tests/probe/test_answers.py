@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
+from typer.testing import CliRunner
 
+from hiprobe.cli.main import app
 from hiprobe.evaluate.pipeline import EvaluateConfig, run_evaluate
-from hiprobe.probe.answers import severity_curve, severity_prompts
+from hiprobe.probe.answers import severity_prompts
 from hiprobe.probe.pipeline import ProbeConfig, run_probe
 from hiprobe.store import FeatureStore, HiProbeError, Probe, StoreError
 from hiprobe.store.answer_rows import Answers
@@ -129,7 +131,7 @@ def test_p_yes_stands_among_the_controls_of_every_result(path, make_store, tmp_p
     ("settings", "said"),
     [
         ({"layer": "dlsp"}, "leave --layer dlsp out"),
-        ({"layer": (3, 4)}, r"leave --layer \(3, 4\) out"),
+        ({"layer": (3, 4)}, "leave --layer 3,4 out"),
         ({"tap": "heads"}, "leave --tap heads out"),
         ({"scorer": "svm"}, "leave --scorer svm out"),
         ({"fraction": 0.5}, "leave --fraction out"),
@@ -157,6 +159,14 @@ def test_a_store_without_answers_or_without_these_is_refused(make_store, path):
         run_probe(ProbeConfig(path, method="ordinal", prompt="odd"))
 
 
+def test_the_command_says_that_nothing_is_trained(path, tmp_path):
+    command = ["probe", str(path), str(tmp_path / "p.json"), "--method", "answers"]
+    result = CliRunner().invoke(app, command, env={"COLUMNS": "300"})
+    assert result.exit_code == 0, result.output
+    assert "layer 4 (last), the model's own answer: nothing is trained" in result.output
+    assert "--calibrate" not in result.output  # it would be refused
+
+
 def test_prompts_are_ordered_by_the_severity_in_their_names():
     names = ["severity-100", "", "severity-5", "severity", "severity-0", "severity-101", "x-50",
              "severity-50", "severity-050"]  # fmt: skip
@@ -166,24 +176,14 @@ def test_prompts_are_ordered_by_the_severity_in_their_names():
                                                                       0.2: "my-own-20"}  # fmt: skip
 
 
-curves = st.lists(
-    st.lists(st.floats(0, 1), min_size=10, max_size=10), min_size=1, max_size=4
-).map(np.array)  # fmt: skip
-
-
-@given(curves)
-def test_a_severity_curve_never_rises_is_nearest_and_keeps_its_mean(p):
-    found = severity_curve(p)
-    assert (np.diff(found, axis=1) <= 1e-12).all()
-    assert (found >= -1e-12).all()
-    assert (found <= 1 + 1e-12).all()
-    np.testing.assert_allclose(found.mean(axis=1), p.mean(axis=1), atol=1e-9)
-    for row, own in zip(p, found, strict=True):
-        # The min-max formula (Barlow et al. 1972), another way to the same.
-        expected = [min(max(row[i : j + 1].mean() for j in range(k, 10)) for i in range(k + 1))
-                    for k in range(10)]  # fmt: skip
-        np.testing.assert_allclose(own, expected, atol=1e-9)
-    np.testing.assert_allclose(severity_curve(found), found, atol=1e-9)
+@given(st.lists(st.floats(-30, 30), min_size=10, max_size=10))
+def test_isotonic_regression_of_any_answers_has_the_mean_that_is_scored(log_odds):
+    one = np.ones((1, 1))
+    scorer = AnswerScorer(one, 0 * one, one[0] * 0, one[0] * 0, None, 1e-6, num_prompts=10)
+    p = 1 / (1 + np.exp(-np.array(log_odds)))
+    curve = IsotonicRegression(increasing=False).fit_transform(np.arange(10), p)
+    found = 1 / (1 + np.exp(-scorer.logits(np.array([log_odds]))))
+    np.testing.assert_allclose(found, [curve.mean()], atol=1e-9)
 
 
 def test_a_scorer_reads_back_and_what_cannot_be_is_refused():

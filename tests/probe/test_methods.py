@@ -191,7 +191,7 @@ def test_the_command_says_what_is_read_and_what_other_videos_need(path, tmp_path
     assert result.exit_code == 0, result.output
     said = " ".join(result.output.split())
     assert "reads heads of layer 2 (heads 1) of prompt 'severity'; heads of layer" in said
-    assert "--taps heads --prompt severity=TEXT`" in said
+    assert f"`hiprobe extract --layers-from {tmp_path / 'p.json'}`" in said
     wrong = CliRunner().invoke(app, ["probe", str(path), "p.json", "--method", "magic"])
     assert wrong.exit_code == 2
     assert "robust-heads" in wrong.output

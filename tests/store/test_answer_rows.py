@@ -1,6 +1,8 @@
 """Answers in a store: written, read, checked, copied; and what they say of states."""
 
 import math
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +13,13 @@ from scipy.special import expit
 
 from hiprobe.store import FeatureStore, StoreError, StoreWriter
 from hiprobe.store.answer_rows import ARRAYS, Answers, log_odds
+from hiprobe.store.hdf5_export import export_hdf5
+from hiprobe.store.hdf5_import import import_hdf5
 from hiprobe.store.merge import merge
 from hiprobe.store.subset import subset
 from hiprobe.store.verify import seal_digests, verify
 from tests.conftest import forget_digests
+from tests.store.test_relabel import killed_at
 from tests.store.test_taps import LAYERS, ROW_BLOCK, WIDTH, fill
 
 
@@ -71,7 +76,8 @@ def test_damaged_answers_are_refused_and_found(tmp_path, file):
     ("change", "message"),
     [
         ({"tokens": [1, 1, 2, 3]}, "tokens"),
-        ({"tokens": [1, 2]}, "4 words, 2 tokens"),
+        ({"tokens": [1, 2, 3, 4, 5]}, "4 words, 5 tokens"),
+        ({"tokens": 7}, "int"),
         ({"epsilon": "small"}, "epsilon"),
         ({"norm": "layer"}, "layer"),
         ({"num_layers": None}, "num_layers"),
@@ -123,6 +129,113 @@ def test_copies_keep_answers_and_only_equal_ones_merge(tmp_path):
         part = create(tmp_path / f"other-{number}.zarr", ("c",), other)
         with pytest.raises(StoreError, match="answers is"):
             merge(tmp_path / "no.zarr", [parts[0], part])
+
+
+MORE = ("w", *answers().words, "x", "y")
+
+
+def more_answers():
+    """Those of `answers`, and three beside them."""
+    few, many = answers(), answers(seed=5, words=MORE)
+    head, bias = many.head.copy(), many.bias.copy()
+    head[1:5], bias[1:5] = few.head, few.bias
+    tokens = (3, *few.tokens, 100, 101)
+    return replace(few, words=MORE, tokens=tokens, head=head, bias=bias)
+
+
+def add(path, added, words=()):
+    with StoreWriter(path) as writer:
+        return writer.add_answers(added, words)
+
+
+def files_of(path):
+    return {one.relative_to(path).as_posix(): one.read_bytes()
+            for one in path.rglob("*") if one.is_file() and one.name != "lock"}  # fmt: skip
+
+
+@pytest.mark.parametrize("is_older", [False, True], ids=["with_digests", "older"])
+def test_a_store_without_answers_gains_them(tmp_path, is_older):
+    path = create(tmp_path / "s.zarr")
+    if is_older:
+        forget_digests(path)
+    before = files_of(path)
+    assert add(path, answers()) == answers().words
+    store = FeatureStore.open(path)
+    assert (store.answers, store.answers.words) == (answers(), answers().words)
+    assert verify(path).problems == []
+    after = files_of(path)
+    assert {name: after[name] for name in before if name != "zarr.json"} == {
+        name: content for name, content in before.items() if name != "zarr.json"
+    }
+    # Once more is nothing more.
+    assert add(path, answers(), ("Yes",)) == ()
+    assert FeatureStore.open(path).answers == answers()
+
+
+def test_a_store_gains_more_words_and_what_it_has_stays(tmp_path):
+    path = create(tmp_path / "s.zarr", kept=answers())
+    chunk = (path / "answer_head/c/0/0").read_bytes()
+    assert add(path, more_answers(), ("x", "Yes")) == ("x",)
+    assert add(path, more_answers(), ("w", "y")) == ("w", "y")
+    store = FeatureStore.open(path)
+    assert store.answers.words == (*answers().words, "x", "w", "y")
+    assert store.answers == more_answers()
+    assert (path / "answer_head/c/0/0").read_bytes() == chunk
+    assert verify(path).problems == []
+    # Whatever the order, they are those of a store that has had them from the beginning.
+    other = create(tmp_path / "other.zarr", ("c",), more_answers())
+    merge(tmp_path / "all.zarr", [path, other])
+    subset(tmp_path / "all.zarr", tmp_path / "some.zarr", layers=[0, 1])
+    export_hdf5(tmp_path / "some.zarr", tmp_path / "s.h5")
+    import_hdf5(tmp_path / "s.h5", tmp_path / "imported.zarr")
+    for copy in ("all.zarr", "some.zarr", "imported.zarr"):
+        assert FeatureStore.open(tmp_path / copy).answers == more_answers()
+        assert verify(tmp_path / copy).problems == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"head": answers(seed=1).head}, {"norm": answers(seed=1).norm}, {"num_layers": 99},
+     {"epsilon": 1e-5}, {"tokens": (7, 8, 9, 11)}, {"words": ("yes", "Yes", "No", "A")}],
+)  # fmt: skip
+def test_rows_of_another_model_are_refused_and_nothing_changes(tmp_path, change):
+    path = create(tmp_path / "s.zarr", kept=answers())
+    with pytest.raises(StoreError, match="cannot take answers of this model: "):
+        add(path, replace(answers(), **change), ("A",))
+    assert FeatureStore.open(path).answers == answers()
+    assert verify(path).problems == []
+
+
+@pytest.mark.parametrize("kept", [None, answers()], ids=["none", "some"])
+def test_killed_anywhere_a_store_has_the_answers_that_it_had_or_all(tmp_path, monkeypatch, kept):
+    path = create(tmp_path / "s.zarr", kept=kept)
+    outcomes = []
+    for last in range(60):
+        copy = tmp_path / f"copy-{last}"
+        shutil.copytree(path, copy)
+        with killed_at(last, monkeypatch) as came:
+            add(copy, more_answers(), MORE)
+        found = FeatureStore.open(copy).answers
+        assert found in (kept, more_answers())
+        outcomes.append(found != kept)
+        assert verify(copy).problems == []
+        # Another writer, who wants fewer or none of them, settles what was left.
+        if last % 3:
+            writer = StoreWriter(copy)
+            if last % 3 == 1 and kept is not None:
+                writer.add_answers(more_answers(), ("x",))
+                assert {"x"} <= {*FeatureStore.open(copy).answers.words} <= {*MORE}
+            writer.close()
+            assert verify(copy).problems == []
+        add(copy, more_answers(), MORE)
+        assert FeatureStore.open(copy).answers == more_answers()
+        assert verify(copy).problems == []
+        assert not [*copy.rglob("*.partial")]
+        if not came[0]:
+            break
+    assert not came[0]
+    assert outcomes == sorted(outcomes)
+    assert outcomes.count(False) >= 5
 
 
 def test_spellings_of_a_word_are_found_by_what_they_say():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import numpy as np
@@ -153,6 +154,36 @@ class Killed(BaseException):
     """The process is gone."""
 
 
+@contextmanager
+def killed_at(step, monkeypatch):
+    """Die at a single rename or journal line, the first is 0; gives whether that came."""
+    left, came = [step], [False]
+    rename, commit = durable_files.Path.replace, small_files.SmallFiles.commit
+
+    def count():
+        if not left[0]:
+            came[0] = True
+            raise Killed
+        left[0] -= 1
+
+    def renamed(self, target):
+        count()
+        return rename(self, target)
+
+    def committed(self, announce, journals, **options):
+        def announced(entry):
+            count()
+            announce(entry)
+
+        return commit(self, announced, journals, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(durable_files.Path, "replace", renamed)
+        patch.setattr(small_files.SmallFiles, "commit", committed)
+        with suppress(Killed):
+            yield came
+
+
 def test_killed_anywhere_the_labels_are_all_old_or_all_new(corrected, tmp_path, monkeypatch):
     """After each single rename and each journal line: what is on the disk is read as a whole."""
     path, manifest = corrected
@@ -160,35 +191,8 @@ def test_killed_anywhere_the_labels_are_all_old_or_all_new(corrected, tmp_path, 
     for last in range(40):
         copy = tmp_path / f"copy-{last}"
         shutil.copytree(path, copy)
-        left = [last]
-
-        def step(left=left):
-            if not left[0]:
-                raise Killed
-            left[0] -= 1
-
-        rename = durable_files.Path.replace
-        append = small_files.SmallFiles.commit
-
-        def renamed(self, target, rename=rename, step=step):
-            step()
-            return rename(self, target)
-
-        def commit(self, announce, journals, append=append, step=step, **options):
-            def announced(entry):
-                step()
-                announce(entry)
-
-            return append(self, announced, journals, **options)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(durable_files.Path, "replace", renamed)
-            patch.setattr(small_files.SmallFiles, "commit", commit)
-            try:
-                relabel(copy, manifest)
-                finished = True
-            except Killed:
-                finished = False
+        with killed_at(last, monkeypatch) as came:
+            relabel(copy, manifest)
         outcomes.append(is_relabelled(copy))
         assert verify(copy).problems == []
         # The same command goes on, and so does any other writer.
@@ -200,9 +204,9 @@ def test_killed_anywhere_the_labels_are_all_old_or_all_new(corrected, tmp_path, 
         assert is_relabelled(copy)
         assert zarr.open_group(copy, mode="r")["category"][0] == "Brand"
         assert len(FeatureStore.open(copy).provenance["relabelled"]) == 1
-        if finished:
+        if not came[0]:
             break
-    assert finished
+    assert not came[0]
     # The new ones count from one moment on.
     assert outcomes == sorted(outcomes)
     assert outcomes.count(False) >= 2

@@ -1,6 +1,8 @@
 """Further states beside `hidden_states`: heads, visual tokens, prompts."""
 
 import json
+import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import xarray
 
 from hiprobe.store import DONE, FeatureStore, PlannedVideo, StoreError, StoreWriter, VideoRecord
 from hiprobe.store.merge import merge
+from hiprobe.store.probe_inputs import Input
 from hiprobe.store.subset import subset
 from hiprobe.store.taps import FRAMES_MEAN, HEADS, HIDDEN_STATES, Tap
 from hiprobe.store.verify import seal_digests, verify
@@ -50,9 +53,14 @@ def fill(writer, names, taps):
         writer.finish_video(video, status=DONE, num_frames=frames, fps=25.0)
 
 
-def create(path, taps=ALL):
+def create(path, taps=ALL, provenance=()):
     return StoreWriter.create(
-        path, layers=LAYERS, num_features=WIDTH, provenance={}, row_block=ROW_BLOCK, taps=taps
+        path,
+        layers=LAYERS,
+        num_features=WIDTH,
+        provenance=dict(provenance),
+        row_block=ROW_BLOCK,
+        taps=taps,
     )
 
 
@@ -93,14 +101,39 @@ def test_every_tap_is_read_as_it_was_written(path):
     assert (found.problems, found.num_blocks) == ([], 5)
 
 
-def test_what_the_store_lacks_is_said_with_what_it_has(path):
-    store = FeatureStore.open(path)
-    with pytest.raises(StoreError, match=r"no 'frames_last' .* has hidden_states, heads, frames_"):
-        store.layer(1, tap="frames_last")
-    with pytest.raises(StoreError, match=r"no 'heads' of prompt 'other'; .* '' and 'severity'"):
-        store.heads(1, prompt="other")
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (
+            {"tap": "frames_last"},
+            "has no 'frames_last' of prompt ''; it has hidden_states, heads, frames_mean and the "
+            "prompts '', 'severity' (the first is also called ''). `hiprobe extract MANIFEST {} "
+            "--model an/8b --taps frames_last` adds it.",
+        ),
+        ({"tap": "heads", "prompt": "other"}, "--model an/8b --prompt other=TEXT` adds it."),
+        (
+            {"tap": "frames_last", "prompt": "other"},
+            "--model an/8b --taps frames_last --prompt other=TEXT` adds it.",
+        ),
+        (
+            {"tap": "frames_mean", "prompt": "severity"},
+            "it is taken of the video, before any prompt, and is there once. Leave the prompt out.",
+        ),
+        ({"tap": "nose"}, "has no tap 'nose'; it has hidden_states, heads, frames_mean."),
+    ],
+)
+def test_what_the_store_lacks_is_said_with_what_it_has_and_what_adds_it(tmp_path, asked, said):
+    path = tmp_path / "s.zarr"
+    provenance = {"model": {"id": "an/8b"}}
+    with create(path, provenance=provenance) as writer:
+        fill(writer, LENGTHS, ALL)
+    with pytest.raises(StoreError, match=re.escape(said.format(path)) + "$"):
+        FeatureStore.open(path).layer(1, **asked)
+
+
+def test_a_layer_that_a_tap_lacks_is_said_with_those_it_has(path):
     with pytest.raises(StoreError, match=r"no layer 0 of taps/heads; it has layers 1 to 2"):
-        store.heads(0)
+        FeatureStore.open(path).heads(0)
 
 
 def test_a_tap_can_be_added_and_resumed(tmp_path):
@@ -157,12 +190,34 @@ def test_merging_and_shrinking_keep_taps(tmp_path):
     subset(tmp_path / "m.zarr", tmp_path / "small.zarr", layers=[1], only=["a", "b"])
     small = FeatureStore.open(tmp_path / "small.zarr")
     assert small.layers == [1]
-    np.testing.assert_array_equal(small.video("a", tap=HEADS), states_of("a", HEADS_TAP))
+    # As if it had been extracted with these layers: of further taps it has no others either.
+    assert [tap.layers for tap in small.further_taps] == [(1,)] * 4
+    np.testing.assert_array_equal(small.video("a", tap=HEADS), states_of("a", HEADS_TAP)[:1])
+    np.testing.assert_array_equal(small.video("b", tap=FRAMES_MEAN), states_of("b", MEAN_TAP)[1:2])
     assert verify(tmp_path / "small.zarr").problems == []
     with create(tmp_path / "none.zarr", ()) as writer:
         fill(writer, ("b",), ())
     with pytest.raises(StoreError, match="further_taps"):
         merge(tmp_path / "n.zarr", [tmp_path / "x.zarr", tmp_path / "none.zarr"])
+
+
+def test_shrinking_to_what_a_probe_reads_leaves_other_taps_and_prompts_out(path, tmp_path):
+    read = [Input(2, HEADS, "severity", (1,), NUM_HEADS), Input(1)]
+    for _ in range(2):  # the second time it is there already
+        subset(path, tmp_path / "small.zarr", layers=[1, 2], inputs=read)
+    small = FeatureStore.open(tmp_path / "small.zarr")
+    assert small.further_taps == [PROMPTED_HEADS]
+    np.testing.assert_array_equal(
+        small.video("a", tap=HEADS, prompt="severity"), states_of("a", PROMPTED_HEADS)
+    )
+    # Layer 0 has no heads: a store of it alone has no such tap.
+    subset(path, tmp_path / "zero.zarr", layers=[0])
+    assert FeatureStore.open(tmp_path / "zero.zarr").further_taps == [
+        replace(tap, layers=(0,)) for tap in (MEAN_TAP, PROMPTED)
+    ]
+    with pytest.raises(StoreError, match="has no 'frames_last' of prompt ''"):
+        subset(path, tmp_path / "n.zarr", layers=[1], inputs=[Input(1, "frames_last")])
+    assert not (tmp_path / "n.zarr").exists()
 
 
 def test_what_does_not_fit_is_refused(tmp_path):
