@@ -110,7 +110,7 @@ def _print_result(result: Probe, out: Path) -> None:
     say(
         f"layer{'s' * (len(result.layers_read) > 1)} {layers} ({training['layer_choice']}), "
         f"{_trained(training)}\n{reads}threshold {_threshold(result)}\n{_calibration(result)}\n"
-        f"wrote {out}; of other videos it needs `hiprobe extract {_needs(result, out)}`"
+        f"wrote {out}" + _needed(result, out)
     )
 
 
@@ -128,6 +128,13 @@ def _reads(result: Probe) -> str:
     """Say what is read beside hidden states, in a line."""
     listed = [str(one) for member in result.members for one in member.inputs]
     return f"reads {'; '.join(listed)}\n"
+
+
+def _needed(result: Probe, out: Path) -> str:
+    """Say how other videos get what is read; not of features that no model of ours made."""
+    if "imported" in result.store["provenance"]:
+        return ""
+    return f"; of other videos it needs `hiprobe extract {_needs(result, out)}`"
 
 
 def _needs(result: Probe, out: Path) -> str:
