@@ -268,7 +268,8 @@ def import_features(
         bool, typer.Option("--equal-parts", help="Rows are equal parts of the video.")
     ] = False,
     name: Annotated[
-        str | None, typer.Option(help="What made the features, such as I3D. [default: SOURCE]")
+        str | None,
+        typer.Option(help="What made the features, such as I3D; by default SOURCE's name."),
     ] = None,
     name_ending: Annotated[
         str, typer.Option(help="What names have behind the video's id, such as _i3d.")

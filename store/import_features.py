@@ -257,7 +257,7 @@ def _open(config: FeatureImport, made: dict[str, Any], width: int) -> StoreWrite
         opened = OpenedStore(path)
     except StoreError:
         layers = [FIRST_LAYER + number for number in range(len(made["layer_names"]))]
-        provenance = {
+        provenance: dict[str, Any] = {
             "model": {"id": config.name, "class": "imported features"},
             "layers": layers,
             "manifest": {
