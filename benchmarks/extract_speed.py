@@ -223,7 +223,7 @@ def top_layer_speedup(model: Path, footage: Footage, layers: tuple[int, ...] | N
     """Seconds of forward passes without `cut_top_block`, over those with it."""
     config = BackboneConfig(str(model), layers=layers, device="cpu")
     cut = Backbone(config)
-    with mock.patch("hiprobe.extract.backbone.cut_top_block"):
+    with mock.patch("hiprobe.extract.forward_pass.cut_top_block"):
         uncut = Backbone(config)
     ready = list(islice(footage.inputs(cut, BATCH_SIZE), 2))
 
