@@ -126,8 +126,9 @@ def extract(
         with_probes_first_prompt,
         with_probes_taps,
     )
-    from hiprobe.extract.settings import as_in_store, is_store
+    from hiprobe.extract.settings import as_in_store
     from hiprobe.store import Probe
+    from hiprobe.store.store_folder import is_store
 
     try:
         prompts = parse_prompts(prompt or [])

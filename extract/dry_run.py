@@ -13,10 +13,11 @@ from hiprobe.extract.config import ExtractConfig
 from hiprobe.extract.plan import read_records, select
 from hiprobe.extract.recipe import gone_on_with
 from hiprobe.extract.segments import segment_ranges
-from hiprobe.extract.settings import check_settings, is_store
+from hiprobe.extract.settings import check_settings
 from hiprobe.extract.video import SegmentReader, VideoInfo, inspect_video
 from hiprobe.store import FAILED, PENDING, REPLACED, VideoError, VideoRecord
 from hiprobe.store.opened import OpenedStore
+from hiprobe.store.store_folder import is_store
 
 TIMED_PASSES = 2  # of a batch
 

@@ -26,7 +26,7 @@ from hiprobe.extract.config import ExtractConfig
 from hiprobe.extract.layers_from import check_fits_probe
 from hiprobe.extract.plan import jobs_left, plan_new_videos, read_records, select, set_failed_aside
 from hiprobe.extract.recipe import gone_on_with
-from hiprobe.extract.settings import check_settings, is_store, refuse_other_settings
+from hiprobe.extract.settings import check_settings, refuse_other_settings
 from hiprobe.extract.tally import OnProgress, Progress, Tally
 from hiprobe.extract.thumbnails import THUMBNAIL_SIZE
 from hiprobe.extract.workplace import Workplace, workplace_for
@@ -43,6 +43,7 @@ from hiprobe.store import (
 from hiprobe.store.errors import listing
 from hiprobe.store.provenance import Provenance, segment_frames_attribute
 from hiprobe.store.relabel import Differences, describe, label_differences
+from hiprobe.store.store_folder import is_store
 from hiprobe.store.taps import Tap
 from hiprobe.store.windows import window_record
 

@@ -11,11 +11,11 @@ from hiprobe.extract.chat_template import WRAPPED_VIDEO
 from hiprobe.extract.config import OWN_PIXELS, BackboneConfig, ExtractConfig
 from hiprobe.extract.prompts import with_stores_taps
 from hiprobe.extract.segments import segment_ranges
-from hiprobe.extract.settings import is_store
 from hiprobe.extract.video import SegmentReader
 from hiprobe.store import StoreError
 from hiprobe.store.opened import OpenedStore
 from hiprobe.store.provenance import Comparison, Provenance, Purpose
+from hiprobe.store.store_folder import is_store
 from hiprobe.store.windows import Window
 
 

@@ -12,17 +12,13 @@ from hiprobe.extract.thumbnails import THUMBNAIL_SIZE
 from hiprobe.store import StoreError
 from hiprobe.store.opened import OpenedStore
 from hiprobe.store.provenance import Provenance, Purpose, segment_frames_attribute
+from hiprobe.store.store_folder import is_store
 from hiprobe.store.windows import window_record
 
 # What `--dtype` and so on take; a store may record what another program called it.
 DTYPES = ("float32", "bfloat16", "float16")
 ATTENTIONS = ("sdpa", "flash_attention_2", "eager")
 QUANTISATIONS = ("full", "int8", "fp8", "8bit", "4bit")
-
-
-def is_store(path: Path) -> bool:
-    """Whether there is a store to go on with."""
-    return (path / "zarr.json").exists()
 
 
 def as_in_store(config: ExtractConfig, given: Collection[str]) -> ExtractConfig:

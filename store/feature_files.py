@@ -20,6 +20,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from hiprobe.store.errors import StoreError, listing
+from hiprobe.store.manifest import file_digest
 
 SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".safetensors")
 # XD-Violence's features lie in a file for each crop: NAME__0.npy to NAME__4.npy.
@@ -220,8 +221,8 @@ def digest_of_files(files: Mapping[str, FeatureFile]) -> str:
     for video_id, file in files.items():
         for path in file.paths:
             if path not in known:
-                with _damage(path), path.open("rb") as stream:
-                    known[path] = hashlib.file_digest(stream, "sha256").hexdigest()
+                with _damage(path):
+                    known[path] = file_digest(path)
             whole.update(f"{video_id}\n{known[path]}\n".encode())
     return whole.hexdigest()
 

@@ -22,6 +22,7 @@ from hiprobe.store.manifest import VideoRecord, file_digest, read_manifest
 from hiprobe.store.opened import OpenedStore
 from hiprobe.store.row_plan import PlannedVideo
 from hiprobe.store.schema import DONE
+from hiprobe.store.store_folder import is_store
 from hiprobe.store.writer import StoreWriter
 
 ATTRIBUTE = "imported"
@@ -253,9 +254,7 @@ def _fps(record: VideoRecord) -> float:
 def _open(config: FeatureImport, made: dict[str, Any], width: int) -> StoreWriter:
     """Create the store, or go on with the one that an earlier call has begun."""
     path = config.store
-    try:
-        opened = OpenedStore(path)
-    except StoreError:
+    if not is_store(path):
         layers = [FIRST_LAYER + number for number in range(len(made["layer_names"]))]
         provenance: dict[str, Any] = {
             "model": {"id": config.name, "class": "imported features"},
@@ -270,7 +269,7 @@ def _open(config: FeatureImport, made: dict[str, Any], width: int) -> StoreWrite
         if config.unit_frames is not None:
             provenance["segment_frames"] = config.unit_frames
         return StoreWriter.create(path, layers=layers, num_features=width, provenance=provenance)
-    there = opened.attributes.get(ATTRIBUTE)
+    there = OpenedStore(path).attributes.get(ATTRIBUTE)
     if there != made:
         raise StoreError(
             f"{path}: is another store already, "

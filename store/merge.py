@@ -11,6 +11,7 @@ from hiprobe.store.errors import StoreError
 from hiprobe.store.provenance import Purpose
 from hiprobe.store.reader import FeatureStore
 from hiprobe.store.schema import DONE, FAILED, PENDING
+from hiprobe.store.store_folder import is_store
 from hiprobe.store.writer import StoreWriter
 
 # What parts have alike beside the settings that they record.
@@ -128,7 +129,7 @@ def _check_same_settings(first: FeatureStore, others: Sequence[FeatureStore]) ->
 
 def _open(out: Path, stores: Sequence[FeatureStore], parts: Sequence[Path]) -> StoreWriter:
     """Create the merged store, or go on with one that an earlier call has begun."""
-    if (out / "zarr.json").exists():
+    if is_store(out):
         _check_same_settings(stores[0], [FeatureStore.open(out)])
         return StoreWriter(out)
     return StoreWriter.create(

@@ -11,6 +11,11 @@ from hiprobe.store.small_files import ROOT_METADATA, SmallFiles
 from hiprobe.store.taps import HIDDEN_STATES
 
 
+def is_store(path: Path) -> bool:
+    """Whether there is a store, or something else of Zarr, to go on with."""
+    return (path / "zarr.json").exists()
+
+
 def check_is_store(path: Path) -> None:
     """Refuse what is no store, or one of another schema version.
 

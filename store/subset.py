@@ -13,6 +13,7 @@ from hiprobe.store.probe_inputs import Input
 from hiprobe.store.provenance import Purpose
 from hiprobe.store.reader import FeatureStore
 from hiprobe.store.schema import DONE
+from hiprobe.store.store_folder import is_store
 from hiprobe.store.taps import Tap
 from hiprobe.store.writer import StoreWriter
 
@@ -118,7 +119,7 @@ def _open(
     """Create the smaller store, or go on with one that an earlier call has begun."""
     if out.exists() and out.resolve() == store.path.resolve():
         raise StoreError(f"{out}: is the store itself. Choose another path.")
-    if (out / "zarr.json").exists():
+    if is_store(out):
         other = FeatureStore.open(out)
         shapes = [
             (name, getattr(other, name), expected)
